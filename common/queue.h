@@ -1,0 +1,97 @@
+/*
+ * The job queue: proto/jobs.md. Gateway and worker share this client. PostgreSQL's row is the truth, Redis the
+ * fast path; every function below keeps the invariants I1-I3, I8 and I10 of the contract.
+ *
+ * Thread-safe: it takes connections from the two pools for the time of a call.
+ */
+#ifndef SG_QUEUE_H
+#define SG_QUEUE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config.h"
+#include "err.h"
+#include "pg.h"
+#include "rds.h"
+
+typedef struct queue queue_t;
+
+typedef enum { JOB_QUEUED, JOB_ACTIVE, JOB_DELAYED, JOB_COMPLETED, JOB_FAILED, JOB_CANCELLED } job_state_t;
+const char *job_state_name(job_state_t s);
+bool job_state_parse(const char *word, job_state_t *out);
+
+#define JOB_ID_LEN 37
+
+typedef struct {
+    char id[JOB_ID_LEN], project_id[JOB_ID_LEN], image_id[JOB_ID_LEN], user_id[JOB_ID_LEN];
+    char model[64];
+    double threshold;         /* NaN: the model's own */
+    bool detect_holes;
+    int priority, attempt, max_attempts;
+    char token[65];           /* fences this claim */
+    char storage_key[256];    /* of the image */
+    int64_t seq;              /* last event number written */
+} queue_claim_t;
+
+ERR_MUST err_kind_t queue_create(const config_t *cfg, pg_pool_t *pg, rds_pool_t *rds, queue_t **out, err_t *err);
+void queue_destroy(queue_t *q);
+
+/* ---- gateway side ---- */
+
+/* Call after the row is committed with state 'queued'. Redis away: returns ERR_OK, the sweeper enqueues it later (I1).
+ * *position: jobs that will run before it, 0-based; -1 when unknown. */
+ERR_MUST err_kind_t queue_enqueue(queue_t *q, const char *job_id, const char *model, int priority, int *position, err_t *err);
+/* Enqueues every job of a committed batch (rows with enqueued_at IS NULL), in pages. */
+ERR_MUST err_kind_t queue_enqueue_batch(queue_t *q, const char *batch_id, int *count, err_t *err);
+/* Cancels in any state (I8). ERR_CONFLICT "job_finished" when it already ended. *state is the state after the call. */
+ERR_MUST err_kind_t queue_cancel(queue_t *q, const char *job_id, job_state_t *state, err_t *err);
+/* failed | cancelled -> queued. ERR_CONFLICT "job_not_retryable" otherwise. */
+ERR_MUST err_kind_t queue_retry(queue_t *q, const char *job_id, err_t *err);
+/* Position of a waiting job (0 = next), -1 unknown / not waiting. */
+int queue_position(queue_t *q, const char *job_id, const char *model, int priority);
+/* Live progress of an active job from Redis; false when none is known. stage has room for 24 bytes. */
+bool queue_progress(queue_t *q, const char *job_id, double *progress, char *stage, int64_t *seq);
+
+/* Recovery and housekeeping in one pass: outbox, delayed jobs that are due, expired leases, rows that Redis lost,
+ * retention. Any number of processes may run it at once. Called every second by each daemon's sweeper thread. */
+ERR_MUST err_kind_t queue_sweep(queue_t *q, err_t *err);
+
+/* ---- worker side ---- */
+
+/* Waits up to wait_ms for a job of one of the models. ERR_OK with *got == false: nothing came. */
+ERR_MUST err_kind_t queue_claim(queue_t *q, const char *worker_id, const char *const *models, int nmodels,
+                                int wait_ms, queue_claim_t *out, bool *got, err_t *err);
+/* Renews all leases of the worker in one call and refreshes its entry in sg:workers (info_json). lost[i] is set for ids
+ * whose lease is no longer ours: stop that job. */
+ERR_MUST err_kind_t queue_renew(queue_t *q, const char *worker_id, const char *info_json,
+                                const char *const *job_ids, int n, bool *lost, err_t *err);
+/* Publishes progress (0..1), rate-limited inside to 5 per second and job; a stage change is always sent. */
+void queue_publish_progress(queue_t *q, queue_claim_t *c, const char *stage, double progress);
+/* True when the job should stop: cancelled by a person. Cheap: reads a flag fed by the cancel subscription. */
+bool queue_is_cancelled(queue_t *q, const char *job_id);
+
+/* Completion is two steps so that polygons and state commit together: call this inside the caller's transaction; it updates
+ * the row under the fence. ERR_CONFLICT "claim_lost": roll back, the result is not ours to write (I2). */
+ERR_MUST err_kind_t queue_complete_in_tx(queue_t *q, pg_conn_t *conn, queue_claim_t *c, int object_count,
+                                         const char *timings_json, err_t *err);
+/* After the commit: frees the Redis side and publishes the event. */
+void queue_complete_done(queue_t *q, const char *worker_id, const queue_claim_t *c, int object_count);
+/* The job failed with err: retryable kinds go to delayed with full-jitter back-off while attempts are left, else failed.
+ * ERR_CANCELLED -> cancelled. */
+ERR_MUST err_kind_t queue_fail(queue_t *q, const char *worker_id, queue_claim_t *c, const err_t *why, err_t *err);
+/* Hands an unfinished job back (graceful stop): queued again, the attempt is not counted. */
+ERR_MUST err_kind_t queue_hand_back(queue_t *q, const char *worker_id, queue_claim_t *c, err_t *err);
+/* Worker leaves: removes its registry entry (jobs must have been handed back). */
+void queue_unregister(queue_t *q, const char *worker_id);
+
+/* ---- both: figures ---- */
+typedef struct {
+    int64_t waiting, active, delayed, completed, failed, cancelled;   /* completed… within the retention time */
+    double oldest_waiting_s;                                          /* 0 when none waits */
+} queue_counts_t;
+ERR_MUST err_kind_t queue_counts(queue_t *q, queue_counts_t *out, err_t *err);
+/* Body of GET /api/segmentation/queue/status: counts, per model and priority, workers, breaker. Caller frees with free(). */
+ERR_MUST err_kind_t queue_status_json(queue_t *q, char **json, err_t *err);
+
+#endif

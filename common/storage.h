@@ -1,0 +1,56 @@
+/*
+ * Storage of image bytes and derived files, behind an interface so that S3 can join the directory back end.
+ * A key is a relative path of [a-z0-9._-] segments ("images/<uuid>/original"); anything else is refused.
+ * Objects are immutable once committed: a put writes a temporary file, fsyncs, and renames.
+ *
+ * Thread-safe; a storage_put_t or an open fd belongs to one thread.
+ */
+#ifndef SG_STORAGE_H
+#define SG_STORAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stddef.h>
+#include <time.h>
+
+#include "err.h"
+
+typedef struct storage storage_t;
+typedef struct storage_put storage_put_t;
+
+/* Creates the directory if it is missing; ERR_IO with words about permissions if it cannot be written. */
+ERR_MUST err_kind_t storage_open_dir(const char *dir, storage_t **out, err_t *err);
+void storage_close(storage_t *st);
+
+ERR_MUST err_kind_t storage_put_begin(storage_t *st, const char *key, storage_put_t **out, err_t *err);
+ERR_MUST err_kind_t storage_put_write(storage_put_t *p, const void *data, size_t n, err_t *err);
+/* Path of the temporary file, so that a decoder can look at the bytes before they are committed. Valid until commit/abort. */
+const char *storage_put_path(const storage_put_t *p);
+/* Flushes what was written so far so that storage_put_path can be read. */
+ERR_MUST err_kind_t storage_put_flush(storage_put_t *p, err_t *err);
+/* Both end the put and free it. commit replaces an existing object atomically. */
+ERR_MUST err_kind_t storage_put_commit(storage_put_t *p, err_t *err);
+void storage_put_abort(storage_put_t *p);
+
+/* Whole small object in one call. */
+ERR_MUST err_kind_t storage_put_bytes(storage_t *st, const char *key, const void *data, size_t n, err_t *err);
+
+/* Opens for reading; the caller closes fd. ERR_NOT_FOUND "object_missing". */
+ERR_MUST err_kind_t storage_get(storage_t *st, const char *key, int *fd, int64_t *size, err_t *err);
+
+/* A path that libraries can open: the file itself, or (other back ends) a temporary copy. Released with
+ * storage_local_release, which deletes a copy. */
+ERR_MUST err_kind_t storage_local(storage_t *st, const char *key, char *path, size_t path_size, err_t *err);
+void storage_local_release(storage_t *st, const char *path);
+
+bool storage_exists(storage_t *st, const char *key);
+/* Deleting what is not there is fine. */
+ERR_MUST err_kind_t storage_delete(storage_t *st, const char *key, err_t *err);
+/* Deletes every object whose key starts with prefix + "/". */
+ERR_MUST err_kind_t storage_delete_tree(storage_t *st, const char *prefix, err_t *err);
+/* Can it be written now, and how much room is left? */
+ERR_MUST err_kind_t storage_check(storage_t *st, int64_t *free_bytes, err_t *err);
+/* Removes temporary files of puts that died more than an hour ago. */
+void storage_sweep_temporary(storage_t *st);
+
+#endif

@@ -1,0 +1,81 @@
+"""The segmentation network: a small U-Net whose first stage works at half resolution.
+
+Input   float32 [N, 1, H, W], grey values normalised to 0..1, H and W multiples of DIVISOR.
+Output  float32 [N, 2, H, W] (two planes, see `Segmenter`).
+
+Most arithmetic is done at half resolution or below, because these models run on CPUs
+without an accelerator.  Only BatchNorm is used: big images are cut into tiles, and a
+normalisation that looks at the tile would make the seams visible.
+"""
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+DIVISOR = 16
+WIDTHS = (32, 56, 80, 112)
+
+
+def conv_bn_relu(inputs, outputs, dilation=1):
+    """3x3 convolution that keeps the size, BatchNorm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def up(x):
+    """Double height and width by repeating pixels (cheap; the next convolution smooths)."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class UNet(nn.Module):
+    """Returns logits [N, 2, H, W]: foreground, distance."""
+
+    def __init__(self, widths=WIDTHS):
+        super().__init__()
+        a, b, c, d = widths
+        self.enc1 = nn.Sequential(conv_bn_relu(8, a), conv_bn_relu(a, a))
+        self.enc2 = nn.Sequential(conv_bn_relu(a, b), conv_bn_relu(b, b))
+        self.enc3 = nn.Sequential(conv_bn_relu(b, c), conv_bn_relu(c, c))
+        # dilation widens the view to about 200 px, enough for whole spheroids
+        self.enc4 = nn.Sequential(conv_bn_relu(c, d), conv_bn_relu(d, d, 2), conv_bn_relu(d, d))
+        self.dec3 = nn.Sequential(conv_bn_relu(c + d, c), conv_bn_relu(c, c))
+        self.dec2 = nn.Sequential(conv_bn_relu(b + c, b), conv_bn_relu(b, b))
+        self.dec1 = nn.Sequential(conv_bn_relu(a + b, a), conv_bn_relu(a, a))
+        self.expand = nn.Conv2d(a, 32, 1)
+        self.head = nn.Sequential(conv_bn_relu(10, 8), nn.Conv2d(8, 2, 3, padding=1))
+
+    def forward(self, x):
+        # The square root lifts dim objects beside very bright ones; both views are kept.
+        full = torch.cat([x, torch.sqrt(torch.clamp(x, min=1e-4))], 1)
+        e1 = self.enc1(F.pixel_unshuffle(full, 2))
+        e2 = self.enc2(F.max_pool2d(e1, 2))
+        e3 = self.enc3(F.max_pool2d(e2, 2))
+        e4 = self.enc4(F.max_pool2d(e3, 2))
+        y = self.dec3(torch.cat([e3, up(e4)], 1))
+        y = self.dec2(torch.cat([e2, up(y)], 1))
+        y = self.dec1(torch.cat([e1, up(y)], 1))
+        y = F.pixel_shuffle(self.expand(y), 2)
+        return self.head(torch.cat([y, full], 1))
+
+
+class Segmenter(nn.Module):
+    """What is exported: the network with its sigmoids.
+
+    Output plane 0: probability that the pixel belongs to an object, 0..1.
+    Output plane 1: distance to the border of the pixel's object divided by that object's
+    largest such distance, 0..1.
+    """
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return torch.sigmoid(self.net(x))
+
+
+def parameter_count(net):
+    """Number of trained values."""
+    return sum(p.numel() for p in net.parameters())

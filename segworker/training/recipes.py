@@ -1,0 +1,41 @@
+"""What is trained: data, input contract, crops and post-processing of each model.
+
+The `input` and `postprocess` blocks are copied into model.json; the worker reads them there.
+"""
+NORMALISATION = {"kind": "percentile", "low": 1.0, "high": 99.8, "clipMin": 0.0, "clipMax": 1.0, "minRange": 0}
+
+MODELS = {
+    "nuclei": {
+        "title": "Cell nuclei",
+        "description": "Finds single nuclei in fluorescence images, stained tissue sections and bright-field "
+                       "images, also where they touch; spread cells in phase contrast to a lesser degree.",
+        "data": ["dsb2018", "bbbc039", "usiigaci"],
+        "input": {"channels": 1, "colour": "grey", "pixelUnit": "native", "scale": {"kind": "native"},
+                  "tile": 1024, "halo": 64, "divisor": 16, "normalisation": NORMALISATION},
+        "postprocess": {"threshold": 0.5, "seedThreshold": 0.5, "seedMinArea": 4, "minArea": 15,
+                        "distSigma": 0.0, "maxHoleArea": 0},
+        "recipe": {
+            "batch": 8, "crop": 192, "lr": 3e-3,
+            "shares": {"fluorescence": 0.56, "histology": 0.19, "brightfield": 0.06, "bbbc039": 0.10,
+                       "usiigaci": 0.09},
+            "zoom": {"default": (0.7, 1.6), "bbbc039": (0.6, 1.8), "usiigaci": (0.7, 1.4)},
+        },
+    },
+    "spheroid": {
+        "title": "Spheroids and organoids",
+        "description": "Finds spheroids in bright-field images, one per well or many per slide, and the bright "
+                       "mass of fluorescent spheroids; neighbours that touch are separated.",
+        "data": ["spheroid_single", "spheroid_many", "spheroid_fluo"],
+        "input": {"channels": 1, "colour": "grey", "pixelUnit": "native",
+                  "scale": {"kind": "fit_long_side", "px": 1024, "upscale": False},
+                  "tile": 1024, "halo": 64, "divisor": 16, "normalisation": NORMALISATION},
+        "postprocess": {"threshold": 0.5, "seedThreshold": 0.5, "seedMinArea": 10, "minArea": 60,
+                        "distSigma": 0.0, "maxHoleArea": 0},
+        "recipe": {
+            "batch": 6, "crop": 224, "lr": 3e-3,
+            "shares": {"spheroid_single": 0.38, "spheroid_many": 0.44, "spheroid_fluo": 0.18},
+            "zoom": {"default": (0.6, 1.8), "spheroid_single": (0.6, 3.0), "spheroid_fluo": (0.6, 1.6)},
+            "empty": {"spheroid_single": 0.15},
+        },
+    },
+}

@@ -1,0 +1,165 @@
+"""Train one model and write its checkpoint.
+
+    python3 segworker/training/train.py --model nuclei --data ../shared/data \\
+        --out segworker/models/nuclei --steps 20000 [--minutes M] [--resume]
+
+Ends after --steps, or after --minutes of wall time if that comes first.  The learning rate
+falls to zero at that end.  At the end the model is exported to --out; export.py can also
+export a checkpoint of a running training.
+"""
+import argparse
+import copy
+import json
+import math
+import pathlib
+import time
+
+import torch
+import torch.nn.functional as F
+
+from dataset import Sampler, load_items
+from network import UNet, parameter_count
+from recipes import MODELS
+
+SEED = 1
+
+
+def loss_of(logits, target):
+    """Logits [N,2,S,S], target [N,3,S,S] (foreground, distance, contact) -> scalar loss."""
+    fg, dist, contact = target[:, 0], target[:, 1], target[:, 2]
+    p = torch.sigmoid(logits[:, 0])
+    # few pixels decide whether two objects are split: they count more
+    weight = 1 + 2 * contact
+    bce = F.binary_cross_entropy_with_logits(logits[:, 0], fg, weight=weight)
+    overlap = (p * fg).sum((1, 2))
+    dice = 1 - (2 * overlap + 50) / (p.sum((1, 2)) + fg.sum((1, 2)) + 50)
+    d = F.smooth_l1_loss(torch.sigmoid(logits[:, 1]), dist, beta=0.1, reduction="none")
+    dist_loss = (d * (0.3 + fg + contact)).mean()
+    return bce + 0.5 * dice.mean() + 4 * dist_loss
+
+
+class Average:
+    """Exponential moving average of a network: the weights that are exported."""
+
+    def __init__(self, net):
+        self.net = copy.deepcopy(net)
+        self.count = 0
+
+    @torch.no_grad()
+    def update(self, net):
+        self.count += 1
+        keep = min(0.998, self.count / (self.count + 10))
+        for a, b in zip(self.net.state_dict().values(), net.state_dict().values()):
+            if a.dtype.is_floating_point:
+                a.mul_(keep).add_(b, alpha=1 - keep)
+            else:
+                a.copy_(b)
+
+
+def learning_rate(peak, done):
+    """One cycle: linear rise over the first 4 %, cosine fall to 0 at done = 1."""
+    if done < 0.04:
+        return peak * (0.05 + 0.95 * done / 0.04)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - 0.04) / 0.96)))
+
+
+class Run:
+    """A training run with its state on disk (checkpoint.pt in the work folder)."""
+
+    def __init__(self, args):
+        self.args, self.cfg = args, MODELS[args.model]
+        torch.manual_seed(SEED)
+        self.net = UNet().to(memory_format=torch.channels_last)
+        self.opt = torch.optim.AdamW(self.net.parameters(), lr=1e-3, weight_decay=1e-2)
+        self.average = Average(self.net)
+        self.step, self.seconds = 0, 0.0
+        self.path = args.work / f"{args.model}.ckpt"
+        if args.resume and self.path.exists():
+            self.load()
+
+    def load(self):
+        """Continue from the checkpoint."""
+        s = torch.load(self.path)
+        self.net.load_state_dict(s["net"])
+        self.opt.load_state_dict(s["opt"])
+        self.average.net.load_state_dict(s["average"])
+        self.average.count = self.step = s["step"]
+        self.seconds = s["seconds"]
+
+    def save(self):
+        """Write the checkpoint; the rename keeps the old one whole if we are killed."""
+        part = self.path.with_suffix(".part")
+        torch.save({"model": self.args.model, "net": self.net.state_dict(), "opt": self.opt.state_dict(),
+                    "average": self.average.net.state_dict(), "step": self.step, "seconds": self.seconds,
+                    "seed": SEED}, part)
+        part.rename(self.path)
+
+    def done(self):
+        """Share of the budget that is used, 0..1."""
+        by_time = self.seconds / (self.args.minutes * 60) if self.args.minutes else 0.0
+        return max(self.step / self.args.steps, by_time)
+
+    def train_step(self, sampler):
+        """One optimiser step; returns the loss."""
+        for g in self.opt.param_groups:
+            g["lr"] = learning_rate(self.cfg["recipe"]["lr"], self.done())
+        x, target = sampler.batch(self.step)
+        x = x.contiguous(memory_format=torch.channels_last)
+        # bfloat16 convolutions take about half the time on recent CPUs
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
+            logits = self.net(x)
+        loss = loss_of(logits.float(), target)
+        self.opt.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
+        self.opt.step()
+        self.average.update(self.net)
+        self.step += 1
+        return float(loss.detach())
+
+
+def parse():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--model", required=True, choices=sorted(MODELS))
+    ap.add_argument("--data", type=pathlib.Path, default=pathlib.Path("../shared/data"))
+    ap.add_argument("--out", type=pathlib.Path, help="model folder to export to at the end")
+    ap.add_argument("--work", type=pathlib.Path, default=pathlib.Path("/tmp/segworker-training"),
+                    help="checkpoints and decoded images (outside the repository)")
+    ap.add_argument("--steps", type=int, default=20000)
+    ap.add_argument("--minutes", type=float, help="end after this wall time if it comes first")
+    ap.add_argument("--threads", type=int, default=1)
+    ap.add_argument("--resume", action="store_true")
+    ap.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
+    return ap.parse_args()
+
+
+def main():
+    args = parse()
+    torch.set_num_threads(args.threads)
+    args.work.mkdir(parents=True, exist_ok=True)
+    cfg = MODELS[args.model]
+    items = load_items(args.data, cfg["data"], cfg["input"], args.work)
+    sampler = Sampler(items, cfg["recipe"], SEED)
+    run = Run(args)
+    print(json.dumps({"model": args.model, "images": len(items), "parameters": parameter_count(run.net),
+                      "step": run.step}), flush=True)
+    run.net.train()
+    last = time.monotonic()
+    mean = None
+    while run.done() < 1:
+        loss = run.train_step(sampler)
+        now = time.monotonic()
+        run.seconds, last = run.seconds + now - last, now
+        mean = loss if mean is None else 0.98 * mean + 0.02 * loss
+        if run.step % 100 == 0:
+            print(f"step {run.step} loss {mean:.4f} seconds {run.seconds:.0f} done {run.done():.3f}", flush=True)
+        if run.step % 250 == 0:
+            run.save()
+    run.save()
+    if args.out:
+        from export import export_checkpoint
+        export_checkpoint(run.path, args.out)
+
+
+if __name__ == "__main__":
+    main()
