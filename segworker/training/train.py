@@ -158,7 +158,7 @@ def main():
     run.save()
     if args.out:
         from export import export_checkpoint
-        export_checkpoint(run.path, args.out)
+        export_checkpoint(run.path, args.out, args.data)
 
 
 if __name__ == "__main__":
