@@ -1,0 +1,33 @@
+/*
+ * Thumbnails and deep-zoom tiles: made from the original on first use (or right after an upload, in the background), kept in
+ * storage under images/<id>/…, never made twice at once for the same image. At most two images are decoded at a time, so memory
+ * is bounded by 2 × MAX_DECODED_BYTES; callers wait up to 30 s, then ERR_UNAVAILABLE "busy_rendering". Thread-safe.
+ */
+#ifndef SG_GATEWAY_DERIVATIVES_H
+#define SG_GATEWAY_DERIVATIVES_H
+
+#include <stdint.h>
+
+#include "common/config.h"
+#include "common/err.h"
+#include "common/storage.h"
+
+typedef struct derivatives derivatives_t;
+
+#define DERIVATIVES_TILE 256
+
+ERR_MUST err_kind_t derivatives_create(const config_t *cfg, storage_t *st, derivatives_t **out, err_t *err);
+void derivatives_destroy(derivatives_t *d);          /* finishes what runs, drops what waits */
+
+/* Queue the thumbnail to be made soon; done(arg, image_id) is called from a worker thread. Dropped when the queue (1,024) is full. */
+void derivatives_prepare(derivatives_t *d, const char *image_id, const char *original_key,
+                         void (*done)(void *arg, const char *image_id, int ok), void *arg);
+
+/* Key of the wanted file, after making it if needed. key has room for 256 bytes. */
+ERR_MUST err_kind_t derivatives_thumbnail(derivatives_t *d, const char *image_id, const char *original_key, char *key, err_t *err);
+ERR_MUST err_kind_t derivatives_tile(derivatives_t *d, const char *image_id, const char *original_key, int width, int height,
+                                     int level, int column, int row, char *key, err_t *err);
+/* Highest level of a pyramid whose level 0 is 1×1. */
+int derivatives_max_level(int width, int height);
+
+#endif
