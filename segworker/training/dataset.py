@@ -204,7 +204,8 @@ def vary_intensity(x, foreground, rng):
         # what a user's own crop of the image would look like; crops without objects
         # become the empty fields in which nothing must be found
         lo, hi = np.percentile(x, [1.0, 99.8])
-        x = np.clip((x - lo) / max(hi - lo, 0.02), 0, 1)
+        if hi - lo > 0.08:
+            x = np.clip((x - lo) / (hi - lo), 0, 1)
     if rng.random() < 0.5:
         x = np.power(x, np.exp(rng.uniform(-0.45, 0.45)))
     if rng.random() < 0.5:

@@ -11,8 +11,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-DIVISOR = 16
-WIDTHS = (32, 56, 80, 112)
+DIVISOR = 32
+WIDTHS = (32, 56, 80, 112, 96)
 
 
 def conv_bn_relu(inputs, outputs, dilation=1):
@@ -34,13 +34,16 @@ class UNet(nn.Module):
 
     def __init__(self, widths=WIDTHS):
         super().__init__()
-        a, b, c, d = widths
+        a, b, c, d, e = widths
         self.enc1 = nn.Sequential(conv_bn_relu(8, a), conv_bn_relu(a, a))
         self.enc2 = nn.Sequential(conv_bn_relu(a, b), conv_bn_relu(b, b))
         self.enc3 = nn.Sequential(conv_bn_relu(b, c), conv_bn_relu(c, c))
-        # dilation widens the view to about 200 px, enough for whole spheroids
-        self.enc4 = nn.Sequential(conv_bn_relu(c, d), conv_bn_relu(d, d, 2), conv_bn_relu(d, d))
-        self.dec3 = nn.Sequential(conv_bn_relu(c + d, c), conv_bn_relu(c, c))
+        self.enc4 = nn.Sequential(conv_bn_relu(c, d), conv_bn_relu(d, d))
+        # dilation widens the view to about 400 px: the inside of a big, evenly bright
+        # spheroid can only be told from empty background by what surrounds it
+        self.enc5 = nn.Sequential(conv_bn_relu(d, e), conv_bn_relu(e, e, 2), conv_bn_relu(e, e, 2))
+        self.dec4 = conv_bn_relu(d + e, e)
+        self.dec3 = nn.Sequential(conv_bn_relu(c + e, c), conv_bn_relu(c, c))
         self.dec2 = nn.Sequential(conv_bn_relu(b + c, b), conv_bn_relu(b, b))
         self.dec1 = nn.Sequential(conv_bn_relu(a + b, a), conv_bn_relu(a, a))
         self.expand = nn.Conv2d(a, 32, 1)
@@ -53,7 +56,9 @@ class UNet(nn.Module):
         e2 = self.enc2(F.max_pool2d(e1, 2))
         e3 = self.enc3(F.max_pool2d(e2, 2))
         e4 = self.enc4(F.max_pool2d(e3, 2))
-        y = self.dec3(torch.cat([e3, up(e4)], 1))
+        e5 = self.enc5(F.max_pool2d(e4, 2))
+        y = self.dec4(torch.cat([e4, up(e5)], 1))
+        y = self.dec3(torch.cat([e3, up(y)], 1))
         y = self.dec2(torch.cat([e2, up(y)], 1))
         y = self.dec1(torch.cat([e1, up(y)], 1))
         y = F.pixel_shuffle(self.expand(y), 2)
