@@ -1,0 +1,54 @@
+/*
+ * From network maps to a label image: which pixel belongs to which object.
+ *
+ * label_from_maps   foreground probability + distance map -> one label per object, touching objects split by a
+ *                   seeded watershed (flooding by priority: Meyer, "Un algorithme optimal pour la ligne de partage
+ *                   des eaux", 1991) of the negated distance map inside the foreground mask.
+ * label_from_foreground   one map only: connected components of the mask.
+ *
+ * All components are 4-connected. Equal input gives equal output, bit for bit, on every machine.
+ * Time O(pixels x log(flooding front)); memory besides the caller's maps and the result: 5 bytes per pixel, 8 more
+ * while dist_sigma > 0, and 12 bytes per pixel of the front (never more than 12 per mask pixel).
+ * Images of more than 2^30 pixels are refused (ERR_TOO_LARGE "image_too_large"). Thread-safe: no state.
+ */
+#ifndef SG_PIPELINE_LABEL_H
+#define SG_PIPELINE_LABEL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "segworker/pipeline/cancel.h"
+
+typedef struct {
+    float threshold;       /* a pixel is foreground when fg >= threshold */
+    float seed_threshold;  /* a foreground pixel is seed when dist >= seed_threshold */
+    float dist_sigma;      /* px; > 0 smooths dist first (Gaussian cut off at 4 sigma, reflected borders) */
+    int64_t seed_min_area; /* px; smaller seeds are dropped */
+    int64_t min_area;      /* px; smaller objects are dropped */
+    int64_t max_hole_area; /* px; holes up to this size are always filled */
+    bool detect_holes;     /* false: every hole is filled */
+    uint32_t max_objects;  /* more than that: ERR_INVALID "too_many_objects" */
+} label_params_t;
+
+/*
+ * fg, dist: width*height each, row by row. A mask component without a seed becomes one object when it has at least
+ * min_area pixels. A hole is a background region (4-connected, not touching the image's edge) that borders on one object
+ * only: the gap between three touching objects, or around an object inside a ring, is not a hole to fill.
+ * Objects are numbered 1..*count in the order of their first pixel. *labels (width*height, 0 = background) is freed
+ * by the caller with free(). Errors: the ones above, ERR_INVALID "image_empty", ERR_CANCELLED, ERR_NO_MEMORY; then
+ * *labels is NULL.
+ */
+ERR_MUST err_kind_t label_from_maps(const float *fg, const float *dist, int width, int height, const label_params_t *p,
+                                    const cancel_t *cancel, int32_t **labels, uint32_t *count, err_t *err);
+
+/* The same without a distance map: seed_threshold, dist_sigma and seed_min_area are not used. */
+ERR_MUST err_kind_t label_from_foreground(const float *fg, int width, int height, const label_params_t *p,
+                                          const cancel_t *cancel, int32_t **labels, uint32_t *count, err_t *err);
+
+/* Mean of plane over the pixels of each object, into means[0..count-1] (means[k] belongs to label k+1): the confidence
+ * of an object is the mean foreground probability of its pixels. */
+ERR_MUST err_kind_t label_mean_of(const int32_t *labels, int width, int height, uint32_t count, const float *plane,
+                                  float *means, err_t *err);
+
+#endif
