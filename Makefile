@@ -1,4 +1,8 @@
 # Spheroseg. `make` builds build/gateway and build/segworker; `make help` lists the rest.
+## make                build/gateway and build/segworker
+## make ui             the browser UI, in build/ui
+## make quickstart     scripts/quickstart.sh: everything on this computer, with one command
+## make test           scripts/test.sh: every test
 #
 # BUILD=dir      another build folder
 # SAN=address,undefined | thread   instrument everything (use with its own BUILD)
@@ -78,7 +82,34 @@ $(BUILD)/gen/lua_scripts.c: $(LUA_SRC) proto/lua/embed.sh
 $(BUILD)/gen/lua_scripts.o: $(BUILD)/gen/lua_scripts.c
 	$(CC) $(CFLAGS) -c -o $@ $<
 
-include $(wildcard tests/tests.mk)
+# The browser UI. A failed build leaves no stamp, so the next make tries again.
+UI_SRC := $(shell find gateway/ui -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
+ui: $(BUILD)/ui.stamp
+$(BUILD)/ui.stamp: $(UI_SRC) | $(BUILD)/ui-modules.stamp
+	cd gateway/ui && UI_OUT=$(abspath $(BUILD))/ui npm run --silent build
+	@touch $@
+$(BUILD)/ui-modules.stamp: gateway/ui/package-lock.json
+	@mkdir -p $(@D)
+	cd gateway/ui && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+include tests/tests.mk
+
+## make install        binaries, UI, models and migrations below $(DESTDIR)$(PREFIX)
+PREFIX ?= /usr/local
+SHARE := $(DESTDIR)$(PREFIX)/share/spheroseg
+.PHONY: install quickstart test
+install: all ui
+	install -D -m 755 $(BUILD)/gateway $(DESTDIR)$(PREFIX)/bin/spheroseg-gateway
+	install -D -m 755 $(BUILD)/segworker $(DESTDIR)$(PREFIX)/bin/segworker
+	mkdir -p $(SHARE)/ui $(SHARE)/models $(SHARE)/sql
+	cp -r $(BUILD)/ui/. $(SHARE)/ui/
+	cp -r segworker/models/. $(SHARE)/models/
+	cp proto/sql/*.sql $(SHARE)/sql/
+quickstart:
+	scripts/quickstart.sh
+test:
+	scripts/test.sh
 
 clean:
 	rm -rf $(BUILD)
