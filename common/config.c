@@ -74,8 +74,8 @@ static err_kind_t set_text(config_t *cfg, const var_t *v, const char *text, err_
     if (!copy) {
         return err_setf(err, ERR_NO_MEMORY, "no_memory", "Out of memory while reading %s.", v->name);
     }
-    char **field = field_of(cfg, v);
-    free(*field);
+    const char **field = field_of(cfg, v);
+    free((char *)*field);
     *field = copy;
     return ERR_OK;
 }
@@ -278,11 +278,11 @@ err_kind_t config_load(int scope, config_t *cfg, err_t *err) {
 void config_free(config_t *cfg) {
     for (size_t i = 0; i < TABLE_LEN; i++) {
         if (is_text(&table[i])) {
-            char **field = field_of(cfg, &table[i]);
+            const char **field = field_of(cfg, &table[i]);
             if (*field && table[i].type == TYPE_SECRET) {
-                explicit_bzero(*field, strlen(*field));
+                explicit_bzero((char *)*field, strlen(*field));
             }
-            free(*field);
+            free((char *)*field);
             *field = NULL;
         }
     }

@@ -27,6 +27,8 @@ double metrics_get(metric_t *m, const char *const *label_values);   /* counters 
 /* A function called before each render to set gauges that are read from elsewhere (pool sizes…). */
 typedef void (*metrics_collect_fn)(void *arg);
 void metrics_on_collect(metrics_collect_fn fn, void *arg);
+/* Forgets the pair; when it returns, fn is not running and will not run again. */
+void metrics_off_collect(metrics_collect_fn fn, void *arg);
 
 /* Writes every metric (process_* and build info included). */
 void metrics_render(buf_t *out);
