@@ -31,6 +31,8 @@ typedef struct {
     storage_t *storage;
     struct ws_hub *ws;
     struct derivatives *derivatives;   /* thumbnails and tiles, see derivatives.h */
+    struct auth *auth;                 /* who is calling, see auth/auth.h */
+    struct server *server;             /* the listening side, see server.h */
 } gateway_t;
 
 typedef struct {
@@ -101,7 +103,11 @@ err_kind_t http_reply_bytes(http_request_t *req, const char *content_type, const
 /* A file from an open fd (closed by the call), with Range support and download name (may be NULL). */
 err_kind_t http_reply_fd(http_request_t *req, const char *content_type, int fd, int64_t size, const char *etag,
                          const char *download_name);
+/* The status is err_http_status(kind), with three refinements by code: what is wrong with the bytes of an image or with what
+ * a valid request names ("image_…", "model_…", "unprocessable…") is 422, "if_match_required" is 428, "range_invalid" is 416. */
 err_kind_t http_reply_problem(http_request_t *req, const err_t *err);
+/* The same with another status. */
+err_kind_t http_reply_problem_status(http_request_t *req, int status, const err_t *err);
 /* Adds a header to the answer that is still to come (Set-Cookie, Retry-After, Location…). */
 void http_add_header(http_request_t *req, const char *name, const char *value);
 
