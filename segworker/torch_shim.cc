@@ -1,0 +1,226 @@
+// TorchScript behind the C interface of torch_shim.h. Compiles against libtorch 1.13 and 2.x.
+//
+// Why re-optimisation is off: the profiling executor recompiles the graph for each new input shape, and images come in
+// all shapes. With profiling mode off a new shape costs nothing extra; results do not depend on what ran before.
+#include "segworker/torch_shim.h"
+
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <new>
+#include <string>
+
+#include <ATen/Parallel.h>
+#include <torch/csrc/jit/runtime/graph_executor.h>
+#include <torch/script.h>
+#include <torch/version.h>
+// torch/cuda.h is part of the C++ API and names cuda_is_available in every build, with or without CUDA.
+#include <torch/cuda.h>
+
+#include <thread>
+
+struct torch_model {
+    torch::jit::Module module;
+    torch::Device device{torch::kCPU};
+    std::string name;
+};
+
+namespace {
+
+// An exception as an err_t. The runtime's text can be pages long: its first line goes to the log.
+err_kind_t report(err_t *err, const char *what, err_kind_t kind, const char *code, const char *message) {
+    std::string first(what ? what : "");
+    size_t end = first.find('\n');
+    if (end != std::string::npos && end > 0) {
+        first.resize(end);
+    }
+    if (std::strstr(what ? what : "", "out of memory") || std::strstr(what ? what : "", "can't allocate memory")) {
+        return err_set(err, ERR_NO_MEMORY, "out_of_memory",
+                       "There is not enough memory to run the model on this image now. Try again later.", "%s",
+                       first.c_str());
+    }
+    return err_set(err, kind, code, message, "%s", first.c_str());
+}
+
+err_kind_t no_memory(err_t *err) {
+    return err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to run the model now.", nullptr);
+}
+
+err_kind_t unknown_device(const char *device, err_t *err) {
+    return err_setf(err, ERR_INVALID, "device_unknown", "\"%.40s\" is no device; use auto, cpu, cuda or cuda:N.",
+                    device);
+}
+
+// "cuda" or "cuda:N" -> index, or -1 when the word is neither.
+int cuda_index(const std::string &word) {
+    if (word == "cuda") {
+        return 0;
+    }
+    if (word.compare(0, 5, "cuda:") != 0 || word.size() < 6 || word.size() > 8 ||
+        word.find_first_not_of("0123456789", 5) != std::string::npos) {
+        return -1;
+    }
+    return std::stoi(word.substr(5));
+}
+
+err_kind_t resolve(const char *device, torch::Device *out, err_t *err) {
+    std::string word(device ? device : "auto");
+    if (word == "auto" || word.empty()) {
+        *out = torch::cuda::is_available() ? torch::Device(torch::kCUDA, 0) : torch::Device(torch::kCPU);
+        return ERR_OK;
+    }
+    if (word == "cpu") {
+        *out = torch::Device(torch::kCPU);
+        return ERR_OK;
+    }
+    int index = cuda_index(word);
+    if (index < 0) {
+        return unknown_device(word.c_str(), err);
+    }
+    if (!torch::cuda::is_available() || index >= static_cast<int>(torch::cuda::device_count())) {
+        return err_setf(err, ERR_UNAVAILABLE, "device_missing", "The device %.16s is not there; use auto or cpu.",
+                        word.c_str());
+    }
+    *out = torch::Device(torch::kCUDA, static_cast<c10::DeviceIndex>(index));
+    return ERR_OK;
+}
+
+std::string device_name(const torch::Device &d) {
+    return d.is_cuda() ? "cuda:" + std::to_string(d.has_index() ? d.index() : 0) : std::string("cpu");
+}
+
+void configure_once() {
+    static const bool done = [] {
+        torch::jit::getProfilingMode() = false;
+        torch::jit::setGraphExecutorOptimize(true);
+        return true;
+    }();
+    (void)done;
+}
+
+err_kind_t copy_output(const torch::IValue &value, const int64_t *shape, float *output, err_t *err) {
+    if (!value.isTensor()) {
+        return err_set(err, ERR_INVALID, "model_output", "The model gives something else than maps.", nullptr);
+    }
+    torch::Tensor y = value.toTensor();
+    if (y.dim() != 4 || y.size(0) != shape[0] || y.size(1) != shape[1] || y.size(2) != shape[2] ||
+        y.size(3) != shape[3]) {
+        return err_set(err, ERR_INVALID, "model_output", "The model gives maps of an unexpected shape.",
+                       "%d dimensions, expected %ld x %ld x %ld x %ld", static_cast<int>(y.dim()),
+                       static_cast<long>(shape[0]), static_cast<long>(shape[1]), static_cast<long>(shape[2]),
+                       static_cast<long>(shape[3]));
+    }
+    y = y.to(torch::kCPU, torch::kFloat32).contiguous();
+    std::memcpy(output, y.data_ptr<float>(), static_cast<size_t>(y.numel()) * sizeof(float));
+    return ERR_OK;
+}
+
+} // namespace
+
+extern "C" void torch_set_threads(int threads) {
+    try {
+        unsigned cores = std::thread::hardware_concurrency();
+        at::set_num_threads(threads > 0 ? threads : static_cast<int>(cores ? cores : 1));
+    } catch (...) {
+        // the library keeps its own default
+    }
+}
+
+extern "C" err_kind_t torch_resolve_device(const char *device, char *name, int name_size, err_t *err) {
+    try {
+        torch::Device d(torch::kCPU);
+        err_kind_t k = resolve(device, &d, err);
+        if (k == ERR_OK) {
+            std::string n = device_name(d);
+            std::strncpy(name, n.c_str(), static_cast<size_t>(name_size) - 1);
+            name[name_size - 1] = '\0';
+        }
+        return k;
+    } catch (const std::exception &e) {
+        return report(err, e.what(), ERR_UNAVAILABLE, "device_missing", "The device cannot be used.");
+    } catch (...) {
+        return report(err, nullptr, ERR_UNAVAILABLE, "device_missing", "The device cannot be used.");
+    }
+}
+
+extern "C" err_kind_t torch_model_load(const char *path, const char *device, torch_model_t **out, err_t *err) {
+    const char *message = "The model file cannot be loaded. Check that it is TorchScript for this version.";
+    *out = nullptr;
+    try {
+        configure_once();
+        auto m = std::make_unique<torch_model>();
+        err_kind_t k = resolve(device, &m->device, err);
+        if (k != ERR_OK) {
+            return k;
+        }
+        m->name = device_name(m->device);
+        c10::InferenceMode guard;
+        m->module = torch::jit::load(path, m->device);
+        m->module.eval();
+        // A frozen module has no parameters left: its weights are constants of the graph.
+        if (m->module.parameters().size() > 0) {
+            m->module = torch::jit::freeze(m->module);
+        }
+        *out = m.release();
+        return ERR_OK;
+    } catch (const std::bad_alloc &) {
+        return no_memory(err);
+    } catch (const std::exception &e) {
+        return report(err, e.what(), ERR_INVALID, "model_unreadable", message);
+    } catch (...) {
+        return report(err, nullptr, ERR_INVALID, "model_unreadable", message);
+    }
+}
+
+extern "C" void torch_model_free(torch_model_t *m) {
+    try {
+        delete m;
+    } catch (...) {
+        // nothing can be done about a failing destructor
+    }
+}
+
+extern "C" const char *torch_model_device(const torch_model_t *m) {
+    return m->name.c_str();
+}
+
+extern "C" err_kind_t torch_model_run(torch_model_t *m, const float *input, int n, int in_channels, int h, int w,
+                                      float *output, int out_channels, err_t *err) {
+    const char *message = "The model failed on this image.";
+    try {
+        c10::InferenceMode guard;
+        // from_blob wants a mutable pointer; the tensor is only read.
+        torch::Tensor x = torch::from_blob(const_cast<float *>(input), {n, in_channels, h, w}, torch::kFloat32);
+        if (m->device.is_cuda()) {
+            x = x.to(m->device);
+        }
+        torch::IValue y = m->module.forward({x});
+        const int64_t shape[4] = {n, out_channels, h, w};
+        return copy_output(y, shape, output, err);
+    } catch (const std::bad_alloc &) {
+        return no_memory(err);
+    } catch (const std::exception &e) {
+        return report(err, e.what(), ERR_INTERNAL, "inference_failed", message);
+    } catch (...) {
+        return report(err, nullptr, ERR_INTERNAL, "inference_failed", message);
+    }
+}
+
+extern "C" err_kind_t torch_model_warm_up(torch_model_t *m, int in_channels, int h, int w, int out_channels,
+                                          err_t *err) {
+    try {
+        std::unique_ptr<float[]> x(new float[static_cast<size_t>(in_channels) * h * w]());
+        std::unique_ptr<float[]> y(new float[static_cast<size_t>(out_channels) * h * w]());
+        return torch_model_run(m, x.get(), 1, in_channels, h, w, y.get(), out_channels, err);
+    } catch (const std::bad_alloc &) {
+        return no_memory(err);
+    }
+}
+
+extern "C" const char *torch_version(void) {
+#ifdef TORCH_VERSION
+    return TORCH_VERSION;
+#else
+    return "unknown";
+#endif
+}

@@ -1,0 +1,52 @@
+/*
+ * C interface to TorchScript, implemented by torch_shim.cc, the only C++ of the project. No exception leaves it.
+ *
+ * A torch_model_t holds one loaded module on one device. Calls on the same model must not overlap; the library's
+ * thread count is shared by the whole process. A model lives until torch_model_free.
+ */
+#ifndef SG_TORCH_SHIM_H
+#define SG_TORCH_SHIM_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "common/err.h"
+
+typedef struct torch_model torch_model_t;
+
+/* Number of threads that one inference uses on the CPU; 0 = one per core. Effective from the next run on. */
+void torch_set_threads(int threads);
+
+/* Can the word be a device here? "auto", "cpu", "cuda", "cuda:N". auto gives cuda when there is one, else cpu.
+ * name: "cpu" or "cuda:N", at least 16 bytes. ERR_INVALID "device_unknown", ERR_UNAVAILABLE "device_missing". */
+ERR_MUST err_kind_t torch_resolve_device(const char *device, char *name, int name_size, err_t *err);
+
+/* Loads a TorchScript file, moves it to the device (resolved as above), sets inference mode and freezes it.
+ * ERR_INVALID "model_unreadable", ERR_NO_MEMORY, and what torch_resolve_device gives. */
+ERR_MUST err_kind_t torch_model_load(const char *path, const char *device, torch_model_t **out, err_t *err);
+void torch_model_free(torch_model_t *m); /* NULL is allowed */
+
+/* The device's name as resolved; lives as long as the model. */
+const char *torch_model_device(const torch_model_t *m);
+
+/* input: float32 [n, in_channels, h, w]; output: float32 [n, out_channels, h, w], both contiguous and the caller's.
+ * A model that gives another shape: ERR_INVALID "model_output". Out of memory on the device: ERR_NO_MEMORY.
+ * Other failures of the runtime: ERR_INTERNAL "inference_failed". */
+ERR_MUST err_kind_t torch_model_run(torch_model_t *m, const float *input, int n, int in_channels, int h, int w,
+                                    float *output, int out_channels, err_t *err);
+
+/* Runs zeros of that shape, so that the first real image does not pay for the start. */
+ERR_MUST err_kind_t torch_model_warm_up(torch_model_t *m, int in_channels, int h, int w, int out_channels, err_t *err);
+
+/* Version of the library, e.g. "1.13.0". */
+const char *torch_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
