@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-void result_free(result_t *r)
-{
+void result_free(result_t *r) {
     if (r == NULL) {
         return;
     }

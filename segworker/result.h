@@ -1,6 +1,6 @@
 /*
- * What one run of the pipeline gives: the objects found, their measurements, and how they came to be. The pipeline fills
- * it; store.c puts it into the database and output/ writes it to files, so both always see the same numbers.
+ * What one run of the pipeline gives: the objects found, their measurements, and how they came to be. The pipeline
+ * fills it; store.c puts it into the database and output/ writes it to files, so both always see the same numbers.
  *
  * Ownership: the result owns its objects, their geometries and the label image; result_free releases them all.
  * Thread-safe as long as one result belongs to one thread.
@@ -17,22 +17,22 @@
 #define RESULT_MAX_STAGES 12
 
 typedef struct {
-    uint32_t idx;          /* 1..count; the value of the object's pixels in the label image */
-    geom_t geom;           /* owned */
+    uint32_t idx; /* 1..count; the value of the object's pixels in the label image */
+    geom_t geom;  /* owned */
     measurements_t m;
-    float confidence;      /* 0..1 */
+    float confidence; /* 0..1 */
 } result_object_t;
 
 typedef struct {
-    int width, height;     /* px of the image that was segmented */
+    int width, height; /* px of the image that was segmented */
     result_object_t *objects;
     uint32_t count;
-    int32_t *labels;       /* width*height, 0 = background; may be NULL */
-    char note[256];        /* words for the person, e.g. "only page 1 of 3 was used"; may be empty */
+    int32_t *labels; /* width*height, 0 = background; may be NULL */
+    char note[256];  /* words for the person, e.g. "only page 1 of 3 was used"; may be empty */
     char model[64], model_version[32], model_sha256[65];
     double threshold;
     bool detect_holes;
-    double pixel_size_um;  /* 0 = unknown */
+    double pixel_size_um; /* 0 = unknown */
     struct {
         char name[16];
         double seconds;

@@ -66,42 +66,43 @@ static double width_across(const geom_point_t *hull, size_t n, geom_point_t from
     return (high - low) / distance(from, to);
 }
 
+typedef struct {
+    geom_point_t a, b;
+    double length;
+} diameter_t;
+
+static void consider_pair(diameter_t *d, geom_point_t p, geom_point_t q) {
+    double length = distance(p, q);
+    if (length > d->length) {
+        *d = (diameter_t){p, q, length};
+    }
+}
+
 void hull_measure(const geom_point_t *hull, size_t n, hull_measures_t *out) {
-    double area2 = 0, perimeter = 0, longest = 0, narrowest = INFINITY;
-    geom_point_t end_a = hull[0], end_b = hull[1];
+    double area2 = 0, perimeter = 0, narrowest = INFINITY;
+    diameter_t longest = {hull[0], hull[1], 0};
     size_t far = 1;
     for (size_t i = 0; i < n; i++) {
         geom_point_t a = hull[i], b = hull[(i + 1) % n];
-        double length = distance(a, b);
-        /* The corner farthest from edge a-b only ever moves forward; the greatest distance between two corners is
-         * always met between an edge's end and that corner (or the one that ties with it). */
+        /* The corner farthest from edge a-b only ever moves forward. Every corner that it passes is opposite to a. */
         while (cross(a, b, hull[(far + 1) % n]) > cross(a, b, hull[far])) {
+            consider_pair(&longest, a, hull[far]);
             far = (far + 1) % n;
         }
-        for (size_t k = 0; k < 2; k++) {
-            geom_point_t q = hull[(far + k) % n];
-            double da = distance(a, q), db = distance(b, q);
-            if (da > longest) {
-                longest = da;
-                end_a = a;
-                end_b = q;
-            }
-            if (db > longest) {
-                longest = db;
-                end_a = b;
-                end_b = q;
-            }
+        for (size_t k = 0; k < 2; k++) { /* the next corner too: it ties when the sides are parallel */
+            consider_pair(&longest, a, hull[(far + k) % n]);
+            consider_pair(&longest, b, hull[(far + k) % n]);
         }
-        double width = cross(a, b, hull[far]) / length;
+        double length = distance(a, b), width = cross(a, b, hull[far]) / length;
         narrowest = width < narrowest ? width : narrowest;
         area2 += cross(hull[0], a, b);
         perimeter += length;
     }
     out->area = area2 / 2 / (GEOM_UNITS_PER_PX * GEOM_UNITS_PER_PX);
     out->perimeter = perimeter / GEOM_UNITS_PER_PX;
-    out->feret_max = longest / GEOM_UNITS_PER_PX;
+    out->feret_max = longest.length / GEOM_UNITS_PER_PX;
     out->feret_min = narrowest / GEOM_UNITS_PER_PX;
-    out->feret_orthogonal = width_across(hull, n, end_a, end_b) / GEOM_UNITS_PER_PX;
+    out->feret_orthogonal = width_across(hull, n, longest.a, longest.b) / GEOM_UNITS_PER_PX;
 }
 
 /* ---------------------------------------------------------------- smallest enclosing circle */

@@ -18,14 +18,7 @@
 #include "common/err.h"
 #include "segworker/result.h"
 
-typedef enum {
-    OUTPUT_UNKNOWN = 0,
-    OUTPUT_GEOJSON,
-    OUTPUT_JSON,
-    OUTPUT_SVG,
-    OUTPUT_PNG,
-    OUTPUT_TIFF
-} output_format_t;
+typedef enum { OUTPUT_UNKNOWN = 0, OUTPUT_GEOJSON, OUTPUT_JSON, OUTPUT_SVG, OUTPUT_PNG, OUTPUT_TIFF } output_format_t;
 
 typedef struct {
     const char *image_name;     /* shown inside json and svg; NULL = none */

@@ -10,8 +10,7 @@ typedef struct {
     void *ctx;
 } cancel_t;
 
-static inline bool cancel_asked(const cancel_t *c)
-{
+static inline bool cancel_asked(const cancel_t *c) {
     return c != NULL && c->fn != NULL && c->fn(c->ctx);
 }
 

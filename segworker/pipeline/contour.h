@@ -30,8 +30,8 @@ typedef struct {
 } contour_params_t;
 
 /*
- * labels: width*height values 0..count (others are ignored). geoms: count elements, overwritten; geoms[k] is the outline
- * of label k+1 (empty when no pixel carries it); each is released with geom_free. p may be NULL: defaults.
+ * labels: width*height values 0..count (others are ignored). geoms: count elements, overwritten; geoms[k] is the
+ * outline of label k+1 (empty when no pixel carries it); each is released with geom_free. p may be NULL: defaults.
  * Errors: ERR_CANCELLED, ERR_NO_MEMORY, ERR_TOO_LARGE "image_too_large" (over 2^30 pixels), ERR_INVALID
  * "outline_too_complex" (an object of more than 65535 pieces or holes); then all geoms are empty.
  */

@@ -7,8 +7,9 @@
  * label_from_foreground   one map only: connected components of the mask.
  *
  * All components are 4-connected. Equal input gives equal output, bit for bit, on every machine.
- * Time O(pixels x log(flooding front)); memory besides the caller's maps and the result: 5 bytes per pixel, 8 more
- * while dist_sigma > 0, and 12 bytes per pixel of the front (never more than 12 per mask pixel).
+ * Time O(pixels x log(flooding front)). Memory besides the caller's maps and the result: 5 bytes per pixel, 4 more while
+ * dist_sigma > 0, up to 6 more for tables when the mask is pure noise, and 12 bytes (24 while growing) per pixel of
+ * the flooding front, which is never larger than the mask.
  * Images of more than 2^30 pixels are refused (ERR_TOO_LARGE "image_too_large"). Thread-safe: no state.
  */
 #ifndef SG_PIPELINE_LABEL_H
@@ -33,8 +34,8 @@ typedef struct {
 
 /*
  * fg, dist: width*height each, row by row. A mask component without a seed becomes one object when it has at least
- * min_area pixels. A hole is a background region (4-connected, not touching the image's edge) that borders on one object
- * only: the gap between three touching objects, or around an object inside a ring, is not a hole to fill.
+ * min_area pixels. A hole is a background region (4-connected, not touching the image's edge) that borders on one
+ * object only: the gap between three touching objects, or around an object inside a ring, is not a hole to fill.
  * Objects are numbered 1..*count in the order of their first pixel. *labels (width*height, 0 = background) is freed
  * by the caller with free(). Errors: the ones above, ERR_INVALID "image_empty", ERR_CANCELLED, ERR_NO_MEMORY; then
  * *labels is NULL.

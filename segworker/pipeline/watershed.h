@@ -1,0 +1,21 @@
+/*
+ * Seeded watershed: grows numbered seeds over a mask, greatest value first. Thread-safe, deterministic: pixels of equal
+ * value are taken in the order in which they were reached.
+ */
+#ifndef SG_PIPELINE_WATERSHED_H
+#define SG_PIPELINE_WATERSHED_H
+
+#include <stdint.h>
+
+#include "common/err.h"
+#include "segworker/pipeline/cancel.h"
+
+/*
+ * Floods -value from the seeds (labels > 0) through the 4-connected pixels with (mask[i] & bits) != 0. labels is both
+ * the seeds and the result; pixels that no seed reaches stay 0. Memory: 12 bytes per pixel of the flooding front.
+ * ERR_CANCELLED, ERR_NO_MEMORY.
+ */
+ERR_MUST err_kind_t watershed_flood(const float *value, const uint8_t *mask, uint8_t bits, int width, int height,
+                                    const cancel_t *cancel, int32_t *labels, err_t *err);
+
+#endif
