@@ -73,7 +73,7 @@ redis_password=$(cat "$home/secrets/redis")
 
 # PostgreSQL refuses to run as root, so root hands it to the postgres user.
 pg_bin=$(find /usr/lib/postgresql -maxdepth 2 -name bin 2>/dev/null | sort -V | tail -n 1)
-[ -n "$pg_bin" ] && [ -x "$pg_bin/postgres" ] || die "PostgreSQL's server programs are missing: run scripts/install-deps.sh --run"
+[ -x "${pg_bin:-missing}/postgres" ] || die "PostgreSQL's server programs are missing: run scripts/install-deps.sh --run"
 if [ "$(id -u)" -eq 0 ]; then
     pg_user=(setpriv --reuid=postgres --regid=postgres --init-groups)
 else

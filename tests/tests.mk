@@ -21,3 +21,47 @@ $(BUILD)/unit/segworker/%: $(BUILD)/obj/tests/unit/segworker/%.c.o $(SEGWORKER_T
 ## make unit           build and run the unit tests
 unit: $(UNIT_BIN)
 	@set -e; for t in $(UNIT_BIN); do echo "== $$t"; $$t; done
+
+## make unit-programs  build the unit tests without running them
+.PHONY: unit-programs integration e2e lint tidy cppcheck fuzz
+unit-programs: $(UNIT_BIN)
+
+## make integration    both daemons against real PostgreSQL and Redis
+integration: all
+	SPHEROSEG_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -q -p no:cacheprovider tests/integration
+
+## make e2e            the browser journey in Chromium
+e2e: all ui
+	SPHEROSEG_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/e2e/run.py
+
+## make lint           clang-tidy, cppcheck, shellcheck, tsc
+lint: tidy cppcheck
+	shellcheck -x scripts/*.sh scripts/lib/*.sh .ci/run
+	cd gateway/ui && npm run --silent typecheck
+
+TIDY_SRC := $(COMMON_SRC) $(GATEWAY_SRC) $(SEGWORKER_SRC)
+TIDY_STAMPS := $(patsubst %,$(BUILD)/tidy/%.ok,$(TIDY_SRC))
+tidy: $(TIDY_STAMPS)
+$(BUILD)/tidy/%.ok: %
+	@mkdir -p $(@D)
+	clang-tidy --quiet $< -- -std=c17 -D_GNU_SOURCE -DSG_VERSION='"lint"' -I. -I$(BUILD)/gen $(PQ_CFLAGS) 2>/dev/null
+	@touch $@
+cppcheck:
+	cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --inline-suppr --error-exitcode=1 \
+	  --suppress=missingIncludeSystem -D_GNU_SOURCE -DSG_VERSION='"lint"' -I. $(COMMON_SRC) $(GATEWAY_SRC) $(SEGWORKER_SRC)
+
+# Fuzz targets: tests/fuzz/fuzz_*.c, each with LLVMFuzzerTestOneInput. Built with clang's libFuzzer, ASan and UBSan.
+FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
+FUZZ_SECONDS ?= 60
+FUZZ_FLAGS := -std=c17 -g -O1 -D_GNU_SOURCE -DSG_VERSION='"fuzz"' -I. -I$(BUILD)/gen $(PQ_CFLAGS) -fsanitize=fuzzer,address,undefined \
+              -fno-sanitize-recover=all -Wno-unused-command-line-argument
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(COMMON_SRC) $(BUILD)/gen/lua_scripts.c
+	@mkdir -p $(@D)
+	clang $(FUZZ_FLAGS) -o $@ $< $(COMMON_SRC) $(BUILD)/gen/lua_scripts.c $(EXTRA_FUZZ_SRC) $(COMMON_LIBS)
+$(BUILD)/fuzz/fuzz_multipart: EXTRA_FUZZ_SRC := $(wildcard gateway/multipart.c)
+## make fuzz           every fuzz target for FUZZ_SECONDS (60) each
+fuzz: $(FUZZ_BIN)
+	@set -e; for f in $(FUZZ_BIN); do mkdir -p $(BUILD)/corpus/$$(basename $$f); \
+	  echo "== $$f"; $$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 \
+	  $(BUILD)/corpus/$$(basename $$f) 2>&1 | tail -n 8; done

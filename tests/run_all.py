@@ -1,0 +1,173 @@
+#!/usr/bin/python3
+"""Runs the suites one after the other and adds up what they say.
+
+usage: tests/run_all.py [--build DIR] [--sanitized DIR] [SUITE…]
+Suites: unit, unit-sanitized, scripts, ui, integration, integration-sanitized, e2e (all of them when none is named).
+Ends with a table and one line "N passed, N failed, N skipped"; the exit status is 0 only when nothing failed.
+A suite that runs no test, or whose program ends badly without naming a failed test, counts as failed.
+"""
+import argparse
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Result:
+    def __init__(self, passed=0, failed=0, skipped=0):
+        self.passed, self.failed, self.skipped = passed, failed, skipped
+
+    def __iadd__(self, other):
+        self.passed += other.passed
+        self.failed += other.failed
+        self.skipped += other.skipped
+        return self
+
+    def judge(self, name, status):
+        """A bad exit without a failed test, or no test at all, is a failure of its own."""
+        if (status != 0 and self.failed == 0) or self.passed + self.failed + self.skipped == 0:
+            print(f"!! {name}: exit status {status}, {self.passed} passed", flush=True)
+            self.failed += 1
+        return self
+
+
+def run(argv, env=None, cwd=ROOT, timeout=1500):
+    """Runs and shows a command; returns (status, output)."""
+    out = []
+    with subprocess.Popen([str(a) for a in argv], env={**os.environ, **(env or {})}, cwd=cwd, text=True, errors="replace",
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as p:
+        end = time.monotonic() + timeout
+        for line in p.stdout:
+            out.append(line)
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            if time.monotonic() > end:
+                p.kill()
+        status = p.wait()
+    return status, "".join(out)
+
+
+def tap(text):
+    """Counts the innermost `ok` / `not ok` lines of TAP output (node prints a line for each file as well)."""
+    result = Result()
+    for line in ANSI.sub("", text).splitlines():
+        m = re.match(r"\s*(not ok|ok)\s+\d+\b(.*)", line)
+        if not m:
+            continue
+        if "# SKIP" in m[2].upper():
+            result.skipped += 1
+        elif m[1] == "ok":
+            result.passed += 1
+        else:
+            result.failed += 1
+    return result
+
+
+def unit(build, sanitized):
+    env = {"CMOCKA_MESSAGE_OUTPUT": "TAP"}
+    if sanitized:
+        env |= {"ASAN_OPTIONS": "abort_on_error=0:detect_leaks=1:allocator_may_return_null=1",
+                "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+                "LSAN_OPTIONS": f"suppressions={ROOT}/tests/lsan.supp:print_suppressions=0"}
+    total = Result()
+    for program in sorted(p for p in (build / "unit").rglob("test_*") if os.access(p, os.X_OK) and p.is_file()):
+        print(f"## {program.relative_to(build)}", flush=True)
+        status, out = run([program], env, timeout=300)
+        total += tap(out).judge(program.name, status)
+    return total.judge("unit", 0)
+
+
+def pytest(build, folder, *options):
+    report = build / "pytest.xml"
+    report.unlink(missing_ok=True)
+    status, _ = run(["/usr/bin/python3", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations=8", f"--junitxml={report}",
+                     *options, ROOT / folder], {"SPHEROSEG_BUILD": str(build), "PYTHONDONTWRITEBYTECODE": "1"})
+    result = Result()
+    if report.exists():
+        for suite in ET.parse(report).getroot().iter("testsuite"):
+            total, bad, skipped = int(suite.get("tests")), int(suite.get("failures")) + int(suite.get("errors")), int(suite.get("skipped"))
+            result += Result(total - bad - skipped, bad, skipped)
+    return result.judge(folder, status)
+
+
+def scripts(_build):
+    """Shell scripts: syntax, shellcheck where it is installed, and that each answers --help."""
+    result = Result()
+    files = sorted(ROOT.glob("scripts/*.sh")) + sorted(ROOT.glob("scripts/lib/*.sh")) + [ROOT / ".ci/run"]
+    for f in files:
+        ok = run(["bash", "-n", f])[0] == 0
+        result += Result(ok, not ok)
+    if any((pathlib.Path(d) / "shellcheck").exists() for d in os.environ["PATH"].split(":")):
+        ok = run(["shellcheck", "-x", *files])[0] == 0
+        result += Result(ok, not ok)
+    else:
+        print("shellcheck is not installed: skipped")
+        result += Result(skipped=1)
+    for f in sorted(ROOT.glob("scripts/*.sh")):
+        status, out = run([f, "--help"])
+        ok = status == 0 and "usage:" in out
+        result += Result(ok, not ok)
+    return result.judge("scripts", 0)
+
+
+def ui(build):
+    total = Result()
+    for command in (["npm", "run", "--silent", "typecheck"], ["npm", "test", "--silent"]):
+        status, out = run(command, cwd=ROOT / "gateway/ui")
+        counted = tap(out)
+        m = re.search(r"Tests\s+(?:(\d+) failed \| )?(\d+) passed", ANSI.sub("", out))
+        if m:  # vitest
+            counted = Result(int(m[2]), int(m[1] or 0))
+        if counted.passed + counted.failed == 0:
+            counted = Result(status == 0, status != 0)
+        total += counted.judge(" ".join(command), status)
+    return total
+
+
+def e2e(build):
+    status, out = run(["/usr/bin/python3", ROOT / "tests/e2e/run.py"], {"SPHEROSEG_BUILD": str(build), "PYTHONDONTWRITEBYTECODE": "1"})
+    return tap(out).judge("e2e", status)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
+    parser.add_argument("--sanitized", type=pathlib.Path, default=ROOT / "build-asan")
+    parser.add_argument("suites", nargs="*")
+    a = parser.parse_args()
+    a.build, a.sanitized = a.build.resolve(), a.sanitized.resolve()
+    suites = {
+        "scripts": lambda: scripts(a.build),
+        "unit": lambda: unit(a.build, False),
+        "unit-sanitized": lambda: unit(a.sanitized, True),
+        "ui": lambda: ui(a.build),
+        "integration": lambda: pytest(a.build, "tests/integration"),
+        # The daemons under ASan and UBSan: any finding ends the process, which fails the test that caused it.
+        "integration-sanitized": lambda: pytest(a.sanitized, "tests/integration", "-k",
+                                                "auth or bad_input or security or websocket or contract"),
+        "e2e": lambda: e2e(a.build),
+    }
+    total, rows = Result(), []
+    for name in a.suites or suites:
+        if name not in suites:
+            parser.error(f"there is no suite {name}")
+        print(f"\n==== {name}", flush=True)
+        start = time.monotonic()
+        result = suites[name]()
+        rows.append((name, result, time.monotonic() - start))
+        total += result
+    print("\nsuite                    passed  failed  skipped  seconds")
+    for name, r, seconds in rows:
+        print(f"{name:<24} {r.passed:6} {r.failed:7} {r.skipped:8} {seconds:8.0f}")
+    print(f"\n{total.passed} passed, {total.failed} failed, {total.skipped} skipped")
+    return 1 if total.failed or not total.passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
