@@ -5,7 +5,8 @@
  * A connection belongs to one thread between rds_acquire and rds_release. A connection that failed is closed
  * and replaced at the next acquire; a command is never repeated behind the caller's back (it may have run).
  * ERR_UNAVAILABLE "redis_unavailable": Redis is away or timed out. An error reply of the server is
- * ERR_INTERNAL "redis_error" with the reply in detail.
+ * ERR_INTERNAL "redis_error" with the reply in detail, except for replies that pass (LOADING, OOM, READONLY, …), which
+ * are "redis_unavailable" too. Creating a pool sets SIGPIPE to be ignored if it still has its default action.
  */
 #ifndef SG_RDS_H
 #define SG_RDS_H
