@@ -34,7 +34,9 @@ CFLAGS += -std=c17 $(COMMON_FLAGS) $(CWARN) $(PQ_CFLAGS)
 
 TORCH_DIR ?= /usr
 TORCH_INC := $(TORCH_DIR)/include
-CXXFLAGS += -std=c++17 $(COMMON_FLAGS) -isystem $(TORCH_INC) -isystem $(TORCH_INC)/torch/csrc/api/include
+# /usr/include must not be named again: the C++ headers then miss stdlib.h (#include_next).
+CXXFLAGS += -std=c++17 $(COMMON_FLAGS) $(if $(filter /usr/include,$(TORCH_INC)),,-isystem $(TORCH_INC)) \
+            -isystem $(TORCH_INC)/torch/csrc/api/include
 TORCH_LIBS ?= -L$(TORCH_DIR)/lib -ltorch -ltorch_cpu -lc10
 
 COMMON_LIBS := -lpq -lhiredis -lcjson -ltiff -ljpeg -lpng -lwebp -lgif -lssl -lcrypto -lm
