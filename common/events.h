@@ -13,6 +13,8 @@
 
 /* Publishes on sg:events:<project_id>. Failures are logged and counted, not returned. */
 void events_publish(rds_pool_t *rds, const char *project_id, const char *json);
+/* The same for n messages in one round trip. */
+void events_publish_many(rds_pool_t *rds, size_t n, const char *const *project_ids, const char *const *jsons);
 
 typedef struct events_sub events_sub_t;
 /* channel: without prefix change, e.g. "sg:events:<uuid>" or "sg:cancel". Called on the subscriber's thread.

@@ -1,0 +1,447 @@
+/*
+ * The queue's worker side while a job runs: claim it, keep its lease, publish its progress, notice its cancellation.
+ *
+ * A claim is made twice: claim.lua moves the id to the worker's processing list, then the row goes from queued to
+ * active with a new token. Only the second one counts; an id whose row is not queued is dropped from Redis.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "buf.h"
+#include "log.h"
+#include "queue_internal.h"
+#include "timeutil.h"
+
+enum { MAX_MODELS = 64, WAIT_SLICE_MS = 2000, MAX_STALE = 1000 };
+
+/* ---- the table of claims that this process holds ---- */
+
+static queue_held_t *held_find(queue_t *q, const char *job_id) {
+    for (queue_held_t *h = q->held; h; h = h->next) {
+        if (strcmp(h->id, job_id) == 0) {
+            return h;
+        }
+    }
+    return NULL;
+}
+
+void queue_held_add(queue_t *q, const char *job_id, const char *worker_id) {
+    (void)pthread_mutex_lock(&q->lock);
+    queue_held_t *h = held_find(q, job_id);
+    if (!h && (h = calloc(1, sizeof *h)) != NULL) {
+        h->next = q->held;
+        q->held = h;
+    }
+    if (h) { /* else memory is gone: the job runs without live progress, and cancellation waits for its commit */
+        queue_held_t *next = h->next;
+        *h = (queue_held_t){.next = next};
+        (void)snprintf(h->id, sizeof h->id, "%s", job_id);
+        (void)snprintf(h->worker, sizeof h->worker, "%s", worker_id);
+    }
+    (void)pthread_mutex_unlock(&q->lock);
+}
+
+void queue_held_remove(queue_t *q, const char *job_id) {
+    (void)pthread_mutex_lock(&q->lock);
+    for (queue_held_t **p = &q->held; *p; p = &(*p)->next) {
+        if (strcmp((*p)->id, job_id) == 0) {
+            queue_held_t *gone = *p;
+            *p = gone->next;
+            free(gone);
+            break;
+        }
+    }
+    (void)pthread_mutex_unlock(&q->lock);
+}
+
+void queue_held_cancel(queue_t *q, const char *job_id) {
+    (void)pthread_mutex_lock(&q->lock);
+    queue_held_t *h = held_find(q, job_id);
+    if (h) {
+        h->cancelled = true;
+    }
+    (void)pthread_mutex_unlock(&q->lock);
+}
+
+bool queue_is_cancelled(queue_t *q, const char *job_id) {
+    (void)pthread_mutex_lock(&q->lock);
+    queue_held_t *h = held_find(q, job_id);
+    bool cancelled = h && h->cancelled;
+    (void)pthread_mutex_unlock(&q->lock);
+    return cancelled;
+}
+
+/* Messages may have been missed: asks PostgreSQL which of the jobs held here were cancelled. */
+static void check_cancelled(queue_t *q) {
+    buf_t ids;
+    buf_init(&ids, 1 << 20);
+    buf_puts(&ids, "{");
+    (void)pthread_mutex_lock(&q->lock);
+    for (queue_held_t *h = q->held; h; h = h->next) {
+        buf_printf(&ids, "%s%s", h == q->held ? "" : ",", h->id);
+    }
+    (void)pthread_mutex_unlock(&q->lock);
+    buf_puts(&ids, "}");
+    const char *params[] = {ids.data};
+    PGresult *rows = NULL;
+    if (!ids.failed && ids.len > 2 &&
+        pg_query(q->pg, "SELECT id FROM jobs WHERE id = ANY($1::uuid[]) AND cancel_requested", 1, params, &rows,
+                 NULL) == ERR_OK) {
+        for (int i = 0; i < PQntuples(rows); i++) {
+            queue_held_cancel(q, pg_get(rows, i, "id"));
+        }
+        PQclear(rows);
+    }
+    buf_free(&ids);
+}
+
+/* Should both the message and this check fail, the mark in Redis comes back with the next heartbeat (renew.lua), and at
+ * the latest the commit is refused. */
+static void on_cancel(void *arg, const char *channel, const char *message, size_t len) {
+    (void)channel;
+    if (!message) {
+        check_cancelled(arg);
+    } else if (len == JOB_ID_LEN - 1) {
+        queue_held_cancel(arg, message);
+    }
+}
+
+static void start_cancel_subscription(queue_t *q) {
+    (void)pthread_mutex_lock(&q->lock);
+    bool fresh = false;
+    if (!q->cancel_sub) {
+        err_t err;
+        fresh = events_sub_create(q->rds, on_cancel, q, &q->cancel_sub, &err) == ERR_OK;
+        if (!fresh) {
+            q->cancel_sub = NULL;
+            log_error(LOG_WARN, "subscribe to cancellations", &err);
+        }
+    }
+    events_sub_t *sub = q->cancel_sub;
+    (void)pthread_mutex_unlock(&q->lock);
+    if (fresh) {
+        (void)events_sub_add(sub, "sg:cancel", 1000);
+    }
+}
+
+/* ---- waiting without polling ---- */
+
+static err_kind_t blocking_get(queue_t *q, rds_conn_t **out, err_t *err) {
+    *out = NULL;
+    (void)pthread_mutex_lock(&q->lock);
+    if (q->blocking_count > 0) {
+        *out = q->blocking[--q->blocking_count];
+    }
+    (void)pthread_mutex_unlock(&q->lock);
+    if (*out) {
+        return ERR_OK;
+    }
+    return rds_connect(q->rds, (int)(WAIT_SLICE_MS + q->redis_timeout_ms), out, err);
+}
+
+static void blocking_put(queue_t *q, rds_conn_t *conn, bool good) {
+    (void)pthread_mutex_lock(&q->lock);
+    if (good && q->blocking_count < QUEUE_MAX_BLOCKING) {
+        q->blocking[q->blocking_count++] = conn;
+        conn = NULL;
+    }
+    (void)pthread_mutex_unlock(&q->lock);
+    if (conn) {
+        if (!good) {
+            rds_fail(conn);
+        }
+        rds_release(conn);
+    }
+}
+
+/* Returns when a job of one of the models may be waiting, or after ms. */
+static err_kind_t wait_for_wake(queue_t *q, const char *const *models, int nmodels, int64_t ms, err_t *err) {
+    char keys[MAX_MODELS][80];
+    char seconds[32];
+    const char *argv[MAX_MODELS + 2];
+    int argc = 0;
+    argv[argc++] = "BLPOP";
+    for (int i = 0; i < nmodels; i++) {
+        (void)snprintf(keys[i], sizeof keys[i], "sg:wake:%s", models[i]);
+        argv[argc++] = keys[i];
+    }
+    /* zero would mean for ever */
+    (void)snprintf(seconds, sizeof seconds, "%.3f", (double)(ms < 1 ? 1 : ms) / 1000.0);
+    argv[argc++] = seconds;
+    rds_conn_t *conn = NULL;
+    err_kind_t rc = blocking_get(q, &conn, err);
+    if (rc == ERR_OK) {
+        redisReply *r = NULL;
+        rc = rds_command(conn, argc, argv, NULL, &r, err);
+        if (r) {
+            freeReplyObject(r);
+        }
+        blocking_put(q, conn, rc == ERR_OK);
+    }
+    return rc;
+}
+
+/* ---- claim ---- */
+
+typedef struct {
+    char id[JOB_ID_LEN], user[JOB_ID_LEN], model[64], priority[8];
+} candidate_t;
+
+static bool copy_element(const redisReply *r, char *out, size_t room) {
+    if (r->type == REDIS_REPLY_INTEGER) {
+        return snprintf(out, room, "%lld", r->integer) > 0;
+    }
+    return r->type == REDIS_REPLY_STRING && r->len < room && snprintf(out, room, "%s", r->str) >= 0;
+}
+
+static err_kind_t claim_in_redis(queue_t *q, const char *worker_id, const char *const *models, int nmodels,
+                                 candidate_t *c, bool *got, err_t *err) {
+    char proc[192], lease[24], age[24], every[16];
+    const char *argv[MAX_MODELS + 7];
+    int argc = 0;
+    (void)snprintf(proc, sizeof proc, "sg:proc:%s", worker_id);
+    (void)snprintf(lease, sizeof lease, "%lld", (long long)q->lease_ms);
+    (void)snprintf(age, sizeof age, "%lld", (long long)q->tune.age_ms);
+    (void)snprintf(every, sizeof every, "%d", q->tune.age_every);
+    argv[argc++] = proc;
+    argv[argc++] = "sg:procs";
+    argv[argc++] = "sg:lease";
+    argv[argc++] = worker_id;
+    argv[argc++] = lease;
+    argv[argc++] = age;
+    argv[argc++] = every;
+    for (int i = 0; i < nmodels; i++) {
+        argv[argc++] = models[i];
+    }
+    redisReply *r = NULL;
+    err_kind_t rc = queue_eval(q, &q->lua.claim, 3, argc, argv, &r, err);
+    *got = false;
+    if (rc == ERR_OK && r->type == REDIS_REPLY_ARRAY && r->elements == 4) {
+        *got = copy_element(r->element[0], c->id, sizeof c->id) &&
+               copy_element(r->element[1], c->model, sizeof c->model) &&
+               copy_element(r->element[2], c->priority, sizeof c->priority) &&
+               copy_element(r->element[3], c->user, sizeof c->user);
+    }
+    if (r) {
+        freeReplyObject(r);
+    }
+    return rc;
+}
+
+/* Back to the head of its list: PostgreSQL could not be asked. */
+static void put_back(queue_t *q, const char *worker_id, const candidate_t *c) {
+    char proc[192];
+    (void)snprintf(proc, sizeof proc, "sg:proc:%s", worker_id);
+    const char *argv[] = {proc, "sg:procs", "sg:lease", worker_id, c->id, "front", c->model, c->priority, c->user};
+    if (queue_eval(q, &q->lua.release, 3, 9, argv, NULL, NULL) != ERR_OK) {
+        log_event(LOG_WARN, "could not put a job back; its lease will run out", "jobId", c->id, NULL);
+    }
+}
+
+static void copy_column(char *out, size_t room, const PGresult *row, const char *column) {
+    const char *v = pg_get(row, 0, column);
+    (void)snprintf(out, room, "%s", v ? v : "");
+}
+
+static void fill_claim(const PGresult *row, queue_claim_t *out) {
+    copy_column(out->id, sizeof out->id, row, "id");
+    copy_column(out->project_id, sizeof out->project_id, row, "project_id");
+    copy_column(out->image_id, sizeof out->image_id, row, "image_id");
+    copy_column(out->user_id, sizeof out->user_id, row, "user_id");
+    copy_column(out->model, sizeof out->model, row, "model");
+    copy_column(out->storage_key, sizeof out->storage_key, row, "storage_key");
+    out->threshold = pg_get_real(row, 0, "threshold", NAN);
+    out->detect_holes = pg_get_bool(row, 0, "detect_holes");
+    out->priority = (int)pg_get_int(row, 0, "priority", 5);
+    out->attempt = (int)pg_get_int(row, 0, "attempt", 1);
+    out->max_attempts = (int)pg_get_int(row, 0, "max_attempts", 1);
+    out->seq = pg_get_int(row, 0, "seq", 0);
+}
+
+/* queued -> active. *taken is false when the row is not queued (any more). */
+static err_kind_t claim_row(queue_t *q, const char *worker_id, const char *job_id, queue_claim_t *out, bool *taken,
+                            err_t *err) {
+    *out = (queue_claim_t){0};
+    *taken = false;
+    err_kind_t rc = queue_random_hex(out->token, 32, err);
+    if (rc != ERR_OK) {
+        return rc;
+    }
+    const char *params[] = {job_id, out->token, worker_id};
+    PGresult *row = NULL;
+    rc = pg_query(q->pg,
+                  "WITH c AS (UPDATE jobs SET state = 'active', attempt = attempt + 1, token = $2, worker_id = $3, "
+                  "started_at = now(), stage = '', cancel_requested = false, error_code = NULL, error_message = NULL, "
+                  "error_detail = NULL, seq = GREATEST((attempt + 1)::bigint << 32, seq) + 1 "
+                  "WHERE id = $1 AND state = 'queued' RETURNING *) "
+                  "SELECT c.*, i.storage_key FROM c JOIN images i ON i.id = c.image_id",
+                  3, params, &row, err);
+    if (rc != ERR_OK) {
+        return rc;
+    }
+    if (PQntuples(row) == 1) {
+        *taken = true;
+        fill_claim(row, out);
+    }
+    PQclear(row);
+    return ERR_OK;
+}
+
+err_kind_t queue_claim(queue_t *q, const char *worker_id, const char *const *models, int nmodels, int wait_ms,
+                       queue_claim_t *out, bool *got, err_t *err) {
+    *got = false;
+    if (nmodels < 1 || nmodels > MAX_MODELS) {
+        return err_set(err, ERR_INVALID, "models_invalid", "A worker serves between 1 and 64 models.", "%d", nmodels);
+    }
+    start_cancel_subscription(q);
+    int64_t deadline = time_mono_ms() + wait_ms;
+    for (int stale = 0; stale < MAX_STALE;) {
+        candidate_t c = {0};
+        bool found = false;
+        err_kind_t rc = claim_in_redis(q, worker_id, models, nmodels, &c, &found, err);
+        if (rc != ERR_OK) {
+            return rc;
+        }
+        if (found) {
+            queue_held_add(q, c.id, worker_id); /* first, so that no cancellation falls between the two steps */
+            rc = claim_row(q, worker_id, c.id, out, got, err);
+            if (!*got) {
+                queue_held_remove(q, c.id);
+            }
+            if (rc != ERR_OK) {
+                put_back(q, worker_id, &c);
+                return rc;
+            }
+            if (*got) {
+                break;
+            }
+            stale++; /* cancelled, deleted, or a leftover of an older Redis */
+            (void)queue_release_drop(q, worker_id, c.id);
+            continue;
+        }
+        int64_t left = deadline - time_mono_ms();
+        if (left <= 0) {
+            return ERR_OK;
+        }
+        rc = wait_for_wake(q, models, nmodels, left < WAIT_SLICE_MS ? left : WAIT_SLICE_MS, err);
+        if (rc != ERR_OK) {
+            return rc;
+        }
+    }
+    if (*got) {
+        queue_event_t e = {.project_id = out->project_id,
+                           .image_id = out->image_id,
+                           .job_id = out->id,
+                           .seq = out->seq,
+                           .state = JOB_ACTIVE,
+                           .attempt = out->attempt,
+                           .position = -1,
+                           .object_count = -1};
+        queue_event_publish(q, &e);
+    }
+    return ERR_OK;
+}
+
+/* ---- heartbeat ---- */
+
+err_kind_t queue_renew(queue_t *q, const char *worker_id, const char *info_json, const char *const *job_ids, int n,
+                       bool *lost, err_t *err) {
+    char proc[192], lease[24];
+    (void)snprintf(proc, sizeof proc, "sg:proc:%s", worker_id);
+    (void)snprintf(lease, sizeof lease, "%lld", (long long)q->lease_ms);
+    const char **argv = calloc((size_t)n + 7, sizeof *argv);
+    if (!argv) {
+        return err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", "queue_renew");
+    }
+    int argc = 0;
+    argv[argc++] = proc;
+    argv[argc++] = "sg:procs";
+    argv[argc++] = "sg:lease";
+    argv[argc++] = "sg:workers";
+    argv[argc++] = worker_id;
+    argv[argc++] = lease;
+    argv[argc++] = info_json;
+    for (int i = 0; i < n; i++) {
+        argv[argc++] = job_ids[i];
+    }
+    redisReply *r = NULL;
+    err_kind_t rc = queue_eval(q, &q->lua.renew, 4, argc, argv, &r, err);
+    if (rc == ERR_OK && (r->type != REDIS_REPLY_ARRAY || r->elements != (size_t)n)) {
+        rc = err_set(err, ERR_INTERNAL, "redis_error", "The queue gave an unexpected answer.", "renew: type %d",
+                     r->type);
+    }
+    for (int i = 0; rc == ERR_OK && i < n; i++) {
+        lost[i] = r->element[i]->integer == 0;
+        if (r->element[i]->integer == 2) {
+            queue_held_cancel(q, job_ids[i]);
+        }
+    }
+    if (r) {
+        freeReplyObject(r);
+    }
+    free(argv);
+    return rc;
+}
+
+/* ---- progress ---- */
+
+/* Decides whether a message is due, and notes it. worker: room for 128 bytes. */
+static bool progress_due(queue_t *q, const char *job_id, const char *stage, double *progress, char *worker) {
+    int64_t now = time_mono_ms();
+    bool due = false;
+    (void)pthread_mutex_lock(&q->lock);
+    queue_held_t *h = held_find(q, job_id);
+    if (h && now >= q->progress_pause_until_ms) {
+        bool new_stage = strcmp(h->stage, stage) != 0;
+        if (new_stage || h->published_ms == 0 || now - h->published_ms >= QUEUE_PROGRESS_GAP_MS) {
+            due = true;
+            h->published_ms = now;
+            (void)snprintf(h->stage, sizeof h->stage, "%s", stage);
+            h->progress = *progress > h->progress ? *progress : h->progress; /* never falls */
+            *progress = h->progress;
+            (void)snprintf(worker, 128, "%s", h->worker);
+        }
+    }
+    (void)pthread_mutex_unlock(&q->lock);
+    return due;
+}
+
+void queue_publish_progress(queue_t *q, queue_claim_t *c, const char *stage, double progress) {
+    char worker[128], key[64], value[24], seq[24];
+    progress = progress < 0 || isnan(progress) ? 0 : progress > 1 ? 1 : progress;
+    if (!progress_due(q, c->id, stage, &progress, worker)) {
+        return;
+    }
+    c->seq++;
+    (void)snprintf(key, sizeof key, "sg:job:%s", c->id);
+    (void)snprintf(value, sizeof value, "%.4f", progress);
+    (void)snprintf(seq, sizeof seq, "%lld", (long long)c->seq);
+    const char *argv[] = {key, worker, value, stage, seq};
+    redisReply *r = NULL;
+    bool ours = false;
+    if (queue_eval(q, &q->lua.progress, 1, 5, argv, &r, NULL) == ERR_OK) {
+        ours = r->type == REDIS_REPLY_INTEGER && r->integer == 1;
+    } else {
+        /* A Redis that hangs must not slow the inference down by a time-out per message. */
+        (void)pthread_mutex_lock(&q->lock);
+        q->progress_pause_until_ms = time_mono_ms() + QUEUE_REDIS_PAUSE_MS;
+        (void)pthread_mutex_unlock(&q->lock);
+    }
+    if (r) {
+        freeReplyObject(r);
+    }
+    if (ours) {
+        queue_event_t e = {.project_id = c->project_id,
+                           .image_id = c->image_id,
+                           .job_id = c->id,
+                           .seq = c->seq,
+                           .state = JOB_ACTIVE,
+                           .stage = stage,
+                           .progress = progress,
+                           .attempt = c->attempt,
+                           .position = -1,
+                           .object_count = -1};
+        queue_event_publish(q, &e);
+    }
+}

@@ -1,0 +1,117 @@
+/*
+ * What the files of the queue share: the queue_t itself, its scripts, the table of claims this process holds, and the
+ * messages it publishes. Not for other modules; tests use it to shorten waits.
+ */
+#ifndef SG_QUEUE_INTERNAL_H
+#define SG_QUEUE_INTERNAL_H
+
+#include <pthread.h>
+
+#include "events.h"
+#include "queue.h"
+
+/* Recovery cannot know how many progress messages the lost attempt sent, so it skips more than one can send. */
+#define QUEUE_SEQ_SKIP 1048576
+
+enum {
+    QUEUE_PAGE = 500,            /* rows handled by one statement or script call */
+    QUEUE_MAX_BLOCKING = 64,     /* connections kept for idle workers */
+    QUEUE_PROGRESS_GAP_MS = 200, /* between two progress messages of a job */
+    QUEUE_REDIS_PAUSE_MS = 3000  /* no progress is sent for so long after Redis failed */
+};
+
+typedef struct {
+    int64_t age_ms;           /* wait from which on ageing may serve a job out of turn */
+    int age_every;            /* every how many claims */
+    int64_t sweep_gap_ms;     /* least time between two passes in the whole installation */
+    int64_t audit_ms;         /* between two comparisons of PostgreSQL with the lists */
+    int64_t audit_grace_ms;   /* rows pushed more recently are not audited */
+    int64_t restore_grace_ms; /* rows claimed more recently are not checked for a lease */
+    int64_t housekeeping_ms;  /* between two clean-ups of old rows */
+    int64_t sweeper_lease_ms; /* how long a sweeper owns what it recovers */
+} queue_tuning_t;
+
+/* A claim that this process holds. */
+typedef struct queue_held {
+    char id[JOB_ID_LEN];
+    char worker[128];
+    bool cancelled;
+    int64_t published_ms;
+    double progress;
+    char stage[24];
+    struct queue_held *next;
+} queue_held_t;
+
+typedef struct {
+    rds_script_t enqueue, claim, renew, release, remove, cancel, recover, restore, progress, position;
+} queue_scripts_t;
+
+struct queue {
+    pg_pool_t *pg;
+    rds_pool_t *rds;
+    int64_t lease_ms, backoff_ms, retention_days, redis_timeout_ms;
+    queue_tuning_t tune;
+    queue_scripts_t lua;
+    char sweeper_id[64];
+
+    pthread_mutex_t lock; /* guards everything below */
+    queue_held_t *held;
+    events_sub_t *cancel_sub;
+    rds_conn_t *blocking[QUEUE_MAX_BLOCKING];
+    int blocking_count;
+    int64_t progress_pause_until_ms;
+    queue_counts_t counts;
+    int64_t counts_valid_until_ms;
+
+    struct queue *next_live; /* guarded by the list's own lock, see queue_status.c */
+};
+
+/* One message of proto/events.md. Strings may be NULL where the message leaves a field out. */
+typedef struct {
+    const char *project_id, *image_id, *job_id;
+    int64_t seq;
+    job_state_t state;
+    const char *stage;
+    double progress;
+    int attempt;
+    int position;     /* < 0: left out */
+    int object_count; /* < 0: left out */
+    const char *error_code, *error_message;
+} queue_event_t;
+
+/* The message as JSON, or NULL when memory is gone. Caller frees. */
+char *queue_event_json(const queue_event_t *e);
+void queue_event_publish(queue_t *q, const queue_event_t *e);
+
+/* Runs a script on a pooled connection. argv: the keys, then the arguments; argc counts both. */
+ERR_MUST err_kind_t queue_eval(queue_t *q, const rds_script_t *s, int nkeys, int argc, const char *const *argv,
+                               redisReply **reply, err_t *err);
+
+/* release.lua with 'drop'. Redis away: false; the lease then runs out and the sweeper cleans up. */
+bool queue_release_drop(queue_t *q, const char *worker_id, const char *job_id);
+
+/* The columns that queue_push_rows needs, of a table that is called j. */
+#define QUEUE_PUSH_COLUMNS                                                                                             \
+    "j.id, j.user_id, j.project_id, j.image_id, j.model, j.priority, j.seq, j.attempt, j.created_at"
+
+/* Puts the rows of a result (QUEUE_PUSH_COLUMNS) at the back of their lists and, if publish is set, tells so. When
+ * Redis fails, rows that did not get there become part of the outbox again. */
+ERR_MUST err_kind_t queue_push_rows(queue_t *q, const PGresult *rows, bool publish, err_t *err);
+
+/* A random string of 2*bytes hex digits; out has room for the NUL. bytes <= 32. */
+ERR_MUST err_kind_t queue_random_hex(char *out, size_t bytes, err_t *err);
+
+/* ---- the table of claims (queue_claim.c) ---- */
+void queue_held_add(queue_t *q, const char *job_id, const char *worker_id);
+void queue_held_remove(queue_t *q, const char *job_id);
+void queue_held_cancel(queue_t *q, const char *job_id);
+
+/* ---- parts of a sweep (queue_audit.c), each on a connection of the caller ---- */
+ERR_MUST err_kind_t queue_audit_run(queue_t *q, pg_conn_t *conn, int *restored, err_t *err);
+ERR_MUST err_kind_t queue_housekeeping_run(queue_t *q, pg_conn_t *conn, err_t *err);
+
+/* ---- gauges (queue_status.c) ---- */
+void queue_metrics_attach(queue_t *q);
+void queue_metrics_detach(queue_t *q);
+
+#endif

@@ -1,0 +1,316 @@
+/*
+ * Figures of the queue: counts (from PostgreSQL, the truth), the body of the status route, and the gauges.
+ *
+ * Counting reads every job of the retention time, so the answer is kept for ten times as long as it took to get
+ * (100 ms to 5 s): many viewers cost what one costs.
+ */
+#include <cjson/cJSON.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "log.h"
+#include "metrics.h"
+#include "queue_internal.h"
+#include "timeutil.h"
+
+enum { COUNTS_MIN_MS = 100, COUNTS_MAX_MS = 5000 };
+
+/* ---- counts ---- */
+
+static err_kind_t read_counts(queue_t *q, queue_counts_t *out, err_t *err) {
+    char days[24];
+    (void)snprintf(days, sizeof days, "%lld", (long long)q->retention_days);
+    const char *params[] = {days};
+    PGresult *rows = NULL;
+    err_kind_t rc = pg_query(q->pg,
+                             "SELECT state, count(*) AS n, extract(epoch FROM now() - min(run_after)) AS age FROM jobs "
+                             "WHERE state IN ('queued', 'active', 'delayed') GROUP BY state "
+                             "UNION ALL SELECT state, count(*), 0 FROM jobs "
+                             "WHERE finished_at > now() - make_interval(days => $1::int) "
+                             "AND state IN ('completed', 'failed', 'cancelled') GROUP BY state",
+                             1, params, &rows, err);
+    if (rc != ERR_OK) {
+        return rc;
+    }
+    *out = (queue_counts_t){0};
+    for (int i = 0; i < PQntuples(rows); i++) {
+        int64_t n = pg_get_int(rows, i, "n", 0);
+        job_state_t s;
+        if (!job_state_parse(pg_get(rows, i, "state"), &s)) {
+            continue;
+        }
+        switch (s) {
+        case JOB_QUEUED:
+            out->waiting = n;
+            out->oldest_waiting_s = pg_get_real(rows, i, "age", 0);
+            out->oldest_waiting_s = out->oldest_waiting_s < 0 ? 0 : out->oldest_waiting_s;
+            break;
+        case JOB_ACTIVE:
+            out->active = n;
+            break;
+        case JOB_DELAYED:
+            out->delayed = n;
+            break;
+        case JOB_COMPLETED:
+            out->completed = n;
+            break;
+        case JOB_FAILED:
+            out->failed = n;
+            break;
+        case JOB_CANCELLED:
+            out->cancelled = n;
+            break;
+        }
+    }
+    PQclear(rows);
+    return ERR_OK;
+}
+
+err_kind_t queue_counts(queue_t *q, queue_counts_t *out, err_t *err) {
+    int64_t before = time_mono_ms();
+    (void)pthread_mutex_lock(&q->lock);
+    bool fresh = before < q->counts_valid_until_ms;
+    if (fresh) {
+        *out = q->counts;
+    }
+    (void)pthread_mutex_unlock(&q->lock);
+    if (fresh) {
+        return ERR_OK;
+    }
+    err_kind_t rc = read_counts(q, out, err);
+    if (rc == ERR_OK) {
+        int64_t now = time_mono_ms();
+        int64_t keep = (now - before) * 10;
+        keep = keep < COUNTS_MIN_MS ? COUNTS_MIN_MS : keep > COUNTS_MAX_MS ? COUNTS_MAX_MS : keep;
+        (void)pthread_mutex_lock(&q->lock);
+        q->counts = *out;
+        q->counts_valid_until_ms = now + keep;
+        (void)pthread_mutex_unlock(&q->lock);
+    }
+    return rc;
+}
+
+/* ---- the status body; cJSON calls that fail for want of memory make the whole answer fail at its end ---- */
+
+static cJSON *model_entry(cJSON *models, const char *name) {
+    cJSON *m = NULL;
+    cJSON_ArrayForEach(m, models) {
+        if (strcmp(cJSON_GetObjectItem(m, "model")->valuestring, name) == 0) {
+            return m;
+        }
+    }
+    m = cJSON_CreateObject();
+    if (m && cJSON_AddStringToObject(m, "model", name) && cJSON_AddNumberToObject(m, "waiting", 0) &&
+        cJSON_AddNumberToObject(m, "active", 0) && cJSON_AddNumberToObject(m, "delayed", 0) &&
+        cJSON_AddObjectToObject(m, "byPriority") && cJSON_AddItemToArray(models, m)) {
+        return m;
+    }
+    cJSON_Delete(m);
+    return NULL;
+}
+
+static err_kind_t add_models(queue_t *q, cJSON *body, err_t *err) {
+    PGresult *rows = NULL;
+    err_kind_t rc = pg_query(q->pg,
+                             "SELECT model, state, priority, count(*) AS n FROM jobs "
+                             "WHERE state IN ('queued', 'active', 'delayed') GROUP BY 1, 2, 3 "
+                             "UNION ALL SELECT name, 'queued', 0, 0 FROM models ORDER BY 1, 3 DESC",
+                             0, NULL, &rows, err);
+    if (rc != ERR_OK) {
+        return rc;
+    }
+    cJSON *models = cJSON_AddArrayToObject(body, "byModel");
+    for (int i = 0; models && i < PQntuples(rows); i++) {
+        const char *state = pg_get(rows, i, "state");
+        double n = (double)pg_get_int(rows, i, "n", 0);
+        cJSON *m = model_entry(models, pg_get(rows, i, "model"));
+        if (!m) {
+            models = NULL;
+            break;
+        }
+        bool waiting = strcmp(state, "queued") == 0;
+        cJSON *sum = cJSON_GetObjectItem(m, waiting ? "waiting" : state);
+        cJSON_SetNumberValue(sum, sum->valuedouble + n);
+        if (waiting && n > 0) {
+            models = cJSON_AddNumberToObject(cJSON_GetObjectItem(m, "byPriority"), pg_get(rows, i, "priority"), n)
+                         ? models
+                         : NULL;
+        }
+    }
+    PQclear(rows);
+    return models ? ERR_OK : err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", "queue status");
+}
+
+static int breaker_rank(const char *state) {
+    return strcmp(state, "open") == 0 ? 2 : strcmp(state, "half_open") == 0 ? 1 : 0;
+}
+
+/* Each worker guards its own runs; the status shows the worst state that any worker reports for a model. */
+static void merge_breakers(cJSON *breakers, const cJSON *worker) {
+    const cJSON *b = NULL;
+    cJSON_ArrayForEach(b, cJSON_GetObjectItem(worker, "breakers")) {
+        const cJSON *model = cJSON_GetObjectItem(b, "model"), *state = cJSON_GetObjectItem(b, "state");
+        if (!cJSON_IsString(model) || !cJSON_IsString(state)) {
+            continue;
+        }
+        int place = 0;
+        cJSON *known = NULL;
+        cJSON_ArrayForEach(known, breakers) {
+            if (strcmp(cJSON_GetObjectItem(known, "model")->valuestring, model->valuestring) == 0) {
+                break;
+            }
+            place++;
+        }
+        cJSON *copy = cJSON_Duplicate(b, true);
+        if (!known) {
+            (void)cJSON_AddItemToArray(breakers, copy);
+        } else if (breaker_rank(state->valuestring) > breaker_rank(cJSON_GetObjectItem(known, "state")->valuestring)) {
+            (void)cJSON_ReplaceItemInArray(breakers, place, copy);
+        } else {
+            cJSON_Delete(copy);
+        }
+    }
+}
+
+static void add_worker(cJSON *workers, cJSON *breakers, const char *id, const char *info, int64_t oldest_ms) {
+    cJSON *w = cJSON_Parse(info);
+    const cJSON *seen = w ? cJSON_GetObjectItem(w, "seenAt") : NULL;
+    if (!cJSON_IsNumber(seen) || seen->valuedouble < (double)oldest_ms) {
+        cJSON_Delete(w);
+        return; /* silent for too long: recovery will drop the entry */
+    }
+    char text[TIME_RFC3339_SIZE];
+    time_format_rfc3339((int64_t)seen->valuedouble, text);
+    merge_breakers(breakers, w);
+    cJSON_DeleteItemFromObject(w, "breakers");
+    cJSON_DeleteItemFromObject(w, "seenAt");
+    (void)cJSON_AddStringToObject(w, "id", id);
+    (void)cJSON_AddStringToObject(w, "seenAt", text);
+    (void)cJSON_AddItemToArray(workers, w);
+}
+
+/* Redis's clock, in ms; by it the heartbeats are stamped. */
+static err_kind_t redis_now_ms(queue_t *q, int64_t *ms, err_t *err) {
+    const char *argv[] = {"TIME"};
+    redisReply *r = NULL;
+    err_kind_t rc = rds_run(q->rds, 1, argv, &r, err);
+    *ms = 0;
+    if (rc == ERR_OK && r->type == REDIS_REPLY_ARRAY && r->elements == 2) {
+        *ms = strtoll(r->element[0]->str, NULL, 10) * 1000 + strtoll(r->element[1]->str, NULL, 10) / 1000;
+    }
+    if (r) {
+        freeReplyObject(r);
+    }
+    return rc;
+}
+
+/* Redis away: the lists stay empty, and the counts are still true. */
+static void add_workers(queue_t *q, cJSON *body) {
+    cJSON *workers = cJSON_AddArrayToObject(body, "workers");
+    cJSON *breakers = cJSON_AddArrayToObject(body, "breaker");
+    int64_t now = 0;
+    if (!workers || !breakers || redis_now_ms(q, &now, NULL) != ERR_OK) {
+        return;
+    }
+    const char *argv[] = {"HGETALL", "sg:workers"};
+    redisReply *r = NULL;
+    if (rds_run(q->rds, 2, argv, &r, NULL) == ERR_OK && r->type == REDIS_REPLY_ARRAY) {
+        for (size_t i = 0; i + 1 < r->elements; i += 2) {
+            add_worker(workers, breakers, r->element[i]->str, r->element[i + 1]->str, now - 2 * q->lease_ms);
+        }
+    }
+    if (r) {
+        freeReplyObject(r);
+    }
+}
+
+err_kind_t queue_status_json(queue_t *q, char **json, err_t *err) {
+    *json = NULL;
+    queue_counts_t n;
+    err_kind_t rc = queue_counts(q, &n, err);
+    if (rc != ERR_OK) {
+        return rc;
+    }
+    cJSON *body = cJSON_CreateObject();
+    bool ok = body && cJSON_AddNumberToObject(body, "waiting", (double)n.waiting) &&
+              cJSON_AddNumberToObject(body, "active", (double)n.active) &&
+              cJSON_AddNumberToObject(body, "delayed", (double)n.delayed) &&
+              cJSON_AddNumberToObject(body, "completed", (double)n.completed) &&
+              cJSON_AddNumberToObject(body, "failed", (double)n.failed) &&
+              cJSON_AddNumberToObject(body, "cancelled", (double)n.cancelled) &&
+              cJSON_AddNumberToObject(body, "oldestWaitingSeconds", n.oldest_waiting_s);
+    if (ok) {
+        rc = add_models(q, body, err);
+        add_workers(q, body);
+        *json = rc == ERR_OK ? cJSON_PrintUnformatted(body) : NULL;
+        ok = rc != ERR_OK || *json;
+    }
+    cJSON_Delete(body);
+    return ok ? rc : err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", "queue status");
+}
+
+/* ---- gauges: read at each scrape, from every queue_t of the process (there is one, except in tests) ---- */
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;
+static queue_t *live;
+static metric_t *jobs, *oldest, *workers_alive;
+
+static void collect_one(queue_t *q) {
+    queue_counts_t n;
+    if (queue_counts(q, &n, NULL) == ERR_OK) {
+        const struct {
+            job_state_t state;
+            int64_t n;
+        } all[] = {{JOB_QUEUED, n.waiting},      {JOB_ACTIVE, n.active}, {JOB_DELAYED, n.delayed},
+                   {JOB_COMPLETED, n.completed}, {JOB_FAILED, n.failed}, {JOB_CANCELLED, n.cancelled}};
+        for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+            const char *labels[] = {job_state_name(all[i].state)};
+            metrics_set(jobs, labels, (double)all[i].n);
+        }
+        metrics_set(oldest, NULL, n.oldest_waiting_s);
+    }
+    const char *argv[] = {"HLEN", "sg:workers"};
+    redisReply *r = NULL;
+    if (rds_run(q->rds, 2, argv, &r, NULL) == ERR_OK && r->type == REDIS_REPLY_INTEGER) {
+        metrics_set(workers_alive, NULL, (double)r->integer);
+    }
+    if (r) {
+        freeReplyObject(r);
+    }
+}
+
+static void collect(void *arg) {
+    (void)arg;
+    (void)pthread_mutex_lock(&live_lock);
+    for (queue_t *q = live; q; q = q->next_live) {
+        collect_one(q);
+    }
+    (void)pthread_mutex_unlock(&live_lock);
+}
+
+static void register_metrics(void) {
+    jobs = metrics_gauge("spheroseg_queue_jobs", "Jobs by state; finished ones within the retention time.", "state");
+    oldest = metrics_gauge("spheroseg_queue_oldest_waiting_seconds", "Age of the job that waits longest.", NULL);
+    workers_alive = metrics_gauge("spheroseg_queue_workers", "Workers in the registry.", NULL);
+    metrics_on_collect(collect, NULL);
+}
+
+void queue_metrics_attach(queue_t *q) {
+    (void)pthread_once(&once, register_metrics);
+    (void)pthread_mutex_lock(&live_lock);
+    q->next_live = live;
+    live = q;
+    (void)pthread_mutex_unlock(&live_lock);
+}
+
+void queue_metrics_detach(queue_t *q) {
+    (void)pthread_mutex_lock(&live_lock);
+    for (queue_t **p = &live; *p; p = &(*p)->next_live) {
+        if (*p == q) {
+            *p = q->next_live;
+            break;
+        }
+    }
+    (void)pthread_mutex_unlock(&live_lock);
+}
