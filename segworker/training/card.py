@@ -1,0 +1,118 @@
+"""Write a model folder's README.md (model card) from its model.json.
+
+    card.py --model segworker/models/nuclei
+
+The figures in a card thus always are the measured ones of that very file.
+"""
+import argparse
+import json
+import pathlib
+
+SETS = {
+    "dsb2018_fluorescence": "nuclei in fluorescence, many microscopes (2018 Data Science Bowl)",
+    "dsb2018_histology": "nuclei in purple-stained tissue (2018 Data Science Bowl)",
+    "dsb2018_brightfield": "nuclei in grey bright-field smears (2018 Data Science Bowl)",
+    "bbbc039": "U2OS nuclei, Hoechst, 16 bit (BBBC039)",
+    "usiigaci": "spread cells, phase contrast, 16 bit (Usiigaci)",
+    "spheroid_single": "one spheroid in a droplet, bright field, 16 bit",
+    "spheroid_many": "25 to 250 spheroids on a slide, bright field (silver masks)",
+    "spheroid_fluo": "invading tumour spheroids, fluorescence",
+}
+
+NOTES = {
+    "nuclei": """## Good for
+
+Nuclei of about 8 to 100 px across, brighter or darker than their surroundings: DAPI, Hoechst and
+similar stains, haematoxylin-stained sections, bright-field smears. Images are used at their own
+size and as grey values. If nuclei are much larger or smaller than that, resize the image first.
+
+## Weak at
+
+- Tissue sections: crowded, pale or overlapping nuclei are often merged or missed; colour is not used.
+- Spread cells in phase contrast: usable as a rough outline, not for counting in dense places.
+- Very dim nuclei beside very bright ones, and nuclei blurred out of focus.
+- Bright-field smears: only ten images were available, all used for training, so there is no score.
+""",
+    "spheroid": """## Good for
+
+Spheroids and organoids in bright field, one or many per image, darker than their surroundings, and
+bright masses in fluorescence. Images longer than 1024 px are worked on at 1024 px.
+
+## Weak at
+
+- The masks of `spheroid_many` were made by a classical program ("silver"): its score is agreement
+  with that program, not truth, and its wrong splits in clumps were learnt too.
+- Fluorescent spheroids come from one microscope and 14 images. Use the outline of the bright mass;
+  single cells that have left it are small at the working size and are partly missed.
+- One spheroid that fills most of the image, out-of-focus spheroids and strongly uneven light were
+  rare in training. Check such images by eye.
+- Droplet rims, fibres and bubbles can be taken for spheroids.
+""",
+}
+
+
+def score_table(scores):
+    """Markdown table of the measured scores, ours and the baseline's."""
+    lines = ["| images | n | objects | AP(0.5) | AP(0.75) | IoU | baseline AP(0.5) | baseline IoU |",
+             "|---|---|---|---|---|---|---|---|"]
+    for name, s in scores.items():
+        b = s["baseline"]
+        lines.append(f"| `{name}`: {SETS[name]} | {s['images']} | {s['objects']} | {s['AP50']:.3f} | {s['AP75']:.3f} "
+                     f"| {s['IoU']:.3f} | {b['AP50']:.3f} | {b['IoU']:.3f} |")
+    return "\n".join(lines)
+
+
+def card(spec):
+    """model.json contents -> Markdown."""
+    t, post, i = spec["training"], spec["postprocess"], spec["input"]
+    post_lines = "\n".join(f"| `{k}` | {v} |" for k, v in post.items())
+    return f"""# {spec['title']} (`{spec['name']}` {spec['version']})
+
+{spec['description']}
+
+{NOTES[spec['name']]}
+## Measured on held-out images
+
+{score_table(spec['scores'])}
+
+AP(t) = TP / (TP + FP + FN), an object being found when it is matched with an intersection over
+union of at least t; all images of a set pooled. IoU is the mean over images of the foreground's.
+The baseline is Otsu's threshold with a distance watershed. Held-out images are whole samples
+(`segworker/training/splits/`). They never entered training, but the few post-processing values
+below were chosen on them, which flatters the scores a little.
+
+## How it works
+
+A small U-Net gives for each pixel the probability of being in an object and the relative distance
+to the object's border; a watershed turns both into objects. Input: one grey plane,
+`{json.dumps(i['scale'])}`, percentiles {i['normalisation']['low']} to {i['normalisation']['high']}
+mapped to 0..1, sides padded to multiples of {i['divisor']}.
+
+| post-processing | value |
+|---|---|
+{post_lines}
+
+## Origin
+
+Trained from random weights on {', '.join(t['data'])} ({t['images']['train']} images, {t['images']['val']} held out),
+{t['steps']} steps, seed {t['seed']}, PyTorch {t['torch']}, {t['date']}:
+
+```
+{t['command']}
+```
+
+The images are CC0 or MIT licensed; the weights are {spec['license']} licensed. How to retrain:
+`segworker/training/README.md`.
+"""
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("--model", required=True, type=pathlib.Path)
+    folder = ap.parse_args().model
+    spec = json.loads((folder / "model.json").read_text())
+    (folder / "README.md").write_text(card(spec))
+
+
+if __name__ == "__main__":
+    main()
