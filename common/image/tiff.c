@@ -83,7 +83,8 @@ static TIFF *tiff_open(tiff_file_t *f, const image_limits_t *lim) {
 
 err_kind_t image_tiff_fail(const tiff_layout_t *l, err_t *err) {
     const char *w = l->words;
-    if (strstr(w, "not configured") || strstr(w, "not implemented") || strstr(w, "support is not")) {
+    if (strstr(w, "not configured") || strstr(w, "not implemented") || strstr(w, "support is not") ||
+        strstr(w, "Unsupported JPEG process")) {
         return image_err_unsupported(err, "a compression that is not built in", w);
     }
     if (strstr(w, "Out of memory") || strstr(w, "No space for")) {

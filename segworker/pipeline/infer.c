@@ -1,0 +1,68 @@
+/*
+ * Loading and warming up a network, and the TorchScript backend.
+ */
+#include "segworker/pipeline/infer.h"
+
+#include <stdlib.h>
+
+#include "segworker/torch_shim.h"
+
+static err_kind_t torch_load(const char *path, const char *device, void **state, err_t *err) {
+    torch_model_t *m = NULL;
+    err_kind_t k = torch_model_load(path, device, &m, err);
+    *state = m;
+    return k;
+}
+
+static err_kind_t torch_run(void *state, const float *input, int h, int w, float *output, int channels, err_t *err) {
+    return torch_model_run(state, input, 1, 1, h, w, output, channels, err);
+}
+
+static const char *torch_device(void *state) {
+    return torch_model_device(state);
+}
+
+static void torch_unload(void *state) {
+    torch_model_free(state);
+}
+
+const infer_backend_t infer_torch = {
+    .name = "torch", .load = torch_load, .run = torch_run, .device = torch_device, .unload = torch_unload};
+
+static err_kind_t warm_up(infer_t *net, int size, int channels, err_t *err) {
+    size_t n = (size_t)size * (size_t)size;
+    float *in = calloc(n, sizeof *in), *out = malloc(n * (size_t)channels * sizeof *out);
+    err_kind_t k = ERR_OK;
+    if (!in || !out) {
+        k = err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to load the model.", NULL);
+    } else {
+        k = net->backend->run(net->state, in, size, size, out, channels, err);
+    }
+    free(in);
+    free(out);
+    return k;
+}
+
+err_kind_t infer_open(const infer_backend_t *backend, const char *path, const char *device, int warm_size, int channels,
+                      infer_t *out, err_t *err) {
+    *out = (infer_t){0};
+    infer_t net = {.backend = backend};
+    err_kind_t k = backend->load(path, device, &net.state, err);
+    if (k != ERR_OK) {
+        return k;
+    }
+    k = warm_up(&net, warm_size, channels, err);
+    if (k != ERR_OK) {
+        infer_close(&net);
+        return k;
+    }
+    *out = net;
+    return ERR_OK;
+}
+
+void infer_close(infer_t *net) {
+    if (net->backend) {
+        net->backend->unload(net->state);
+    }
+    *net = (infer_t){0};
+}
