@@ -1,0 +1,138 @@
+/* Outlines of all labels: rings found in one pass, grouped by label and piece, each object built and checked. */
+#include "segworker/pipeline/contour.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "segworker/pipeline/crack.h"
+#include "segworker/pipeline/outline.h"
+
+typedef struct {
+    const int32_t *labels;
+    int width, height;
+    double tolerance;
+    outline_t scratch;
+} trace_t;
+
+static err_kind_t no_memory(err_t *err) {
+    return err_set(err, ERR_NO_MEMORY, "no_memory", "The worker is short of memory; please try again.", "contour");
+}
+
+static err_kind_t too_complex(err_t *err) {
+    return err_set(err, ERR_INVALID, "outline_too_complex",
+                   "An object has more than 65535 pieces or holes: the image is probably very noisy. Smooth the image "
+                   "or raise the threshold.",
+                   NULL);
+}
+
+/* By label; then the pieces in order, each outer ring followed by its holes. A total order: no two rings are equal. */
+static int by_label_and_part(const void *pa, const void *pb) {
+    const crack_ring_t *a = pa, *b = pb;
+    if (a->label != b->label) {
+        return a->label < b->label ? -1 : 1;
+    }
+    if (a->part != b->part) {
+        return a->part < b->part ? -1 : 1;
+    }
+    if (a->hole != b->hole) {
+        return a->hole ? 1 : -1;
+    }
+    return a->start < b->start ? -1 : a->start > b->start;
+}
+
+/* Makes room for the polygons and rings of one object. */
+static err_kind_t shape_object(const crack_ring_t *rings, size_t n, geom_t *g, err_t *err) {
+    size_t parts = 0;
+    for (size_t k = 0; k < n; k++) {
+        parts += rings[k].hole ? 0 : 1;
+    }
+    if (parts > UINT16_MAX) {
+        return too_complex(err);
+    }
+    g->polygons = calloc(parts, sizeof *g->polygons);
+    if (g->polygons == NULL) {
+        return no_memory(err);
+    }
+    for (size_t k = 0, end; k < n; k = end) {
+        for (end = k + 1; end < n && rings[end].hole; end++) {
+        }
+        if (end - k > UINT16_MAX) {
+            return too_complex(err);
+        }
+        geom_polygon_t *p = &g->polygons[g->count];
+        p->rings = calloc(end - k, sizeof *p->rings);
+        if (p->rings == NULL) {
+            return no_memory(err);
+        }
+        p->count = (uint32_t)(end - k);
+        g->count++;
+    }
+    return ERR_OK;
+}
+
+static err_kind_t fill_object(trace_t *t, const crack_ring_t *rings, outline_level_t level, geom_t *g, err_t *err) {
+    size_t k = 0;
+    for (uint32_t i = 0; i < g->count; i++) {
+        for (uint32_t j = 0; j < g->polygons[i].count; j++) {
+            geom_ring_t *r = &g->polygons[i].rings[j];
+            free(r->points); /* of an earlier level */
+            *r = (geom_ring_t){NULL, 0};
+            err_kind_t kind =
+                outline_build(&t->scratch, t->labels, t->width, t->height, &rings[k++], level, t->tolerance, r, err);
+            if (kind != ERR_OK) {
+                return kind;
+            }
+        }
+    }
+    return ERR_OK;
+}
+
+static err_kind_t build_object(trace_t *t, const crack_ring_t *rings, size_t n, geom_t *g, err_t *err) {
+    outline_level_t level = t->tolerance > 0 ? OUTLINE_SMOOTH : OUTLINE_CRACKS;
+    err_kind_t kind = shape_object(rings, n, g, err);
+    while (kind == ERR_OK) {
+        kind = fill_object(t, rings, level, g, err);
+        if (kind != ERR_OK || level == OUTLINE_CRACKS || geom_is_valid(g)) {
+            break;
+        }
+        level++;
+    }
+    return kind;
+}
+
+err_kind_t contour_trace(const int32_t *labels, int width, int height, uint32_t count, const contour_params_t *p,
+                         const cancel_t *cancel, geom_t *geoms, err_t *err) {
+    trace_t t = {labels, width, height, p != NULL ? p->tolerance : CONTOUR_DEFAULT_TOLERANCE, {0}};
+    crack_ring_t *rings = NULL;
+    size_t n = 0;
+    if (count > 0) {
+        memset(geoms, 0, count * sizeof *geoms);
+    }
+    if ((int64_t)width * height > (int64_t)1 << 30) {
+        return err_set(err, ERR_TOO_LARGE, "image_too_large",
+                       "The image is too large to be segmented in one piece; crop it or reduce its size.", "%d x %d",
+                       width, height);
+    }
+    if (width <= 0 || height <= 0 || count == 0) {
+        return ERR_OK;
+    }
+    err_kind_t kind = crack_find_rings(labels, width, height, count, cancel, &rings, &n, err);
+    if (kind == ERR_OK && n > 0) {
+        qsort(rings, n, sizeof *rings, by_label_and_part);
+    }
+    for (size_t k = 0, end; kind == ERR_OK && k < n; k = end) {
+        for (end = k + 1; end < n && rings[end].label == rings[k].label; end++) {
+        }
+        if (cancel_asked(cancel)) {
+            kind = err_set(err, ERR_CANCELLED, "cancelled", "The job was cancelled.", "contour");
+            break;
+        }
+        kind = build_object(&t, rings + k, end - k, &geoms[rings[k].label - 1], err);
+    }
+    for (uint32_t i = 0; kind != ERR_OK && i < count; i++) {
+        geom_free(&geoms[i]);
+    }
+    free(rings);
+    outline_free(&t.scratch);
+    return kind;
+}

@@ -1,0 +1,400 @@
+/*
+ * One ring, from cracks to outline. The mid-points of the cracks lie within half a pixel of the true border, so a
+ * smooth curve near them is a far better border than the staircase. The filter is 2G - G*G for a Gaussian G ("twicing",
+ * Tukey 1977): it removes the staircase, but unlike G alone it hardly shrinks curves. Corners that belong to the object
+ * are found first and stay where they are; each arc between two of them is smoothed on its own.
+ */
+#include "segworker/pipeline/outline.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "segworker/pipeline/corner.h"
+
+#define MAX_NORMAL_SHIFT 0.4  /* px; below 0.5 no pixel centre can change sides */
+#define MAX_TANGENT_SHIFT 1.0 /* px */
+#define PINCH_CUT 10          /* 1/100 px */
+
+enum { G_RADIUS = 6, K_RADIUS = 2 * G_RADIUS };
+
+void outline_free(outline_t *o) {
+    free(o->cracks);
+    free(o->at);
+    free(o->smooth);
+    free(o->tmp);
+    free(o->fixed);
+    free(o->dir);
+    free(o->order);
+    free(o->keep);
+    memset(o, 0, sizeof *o);
+}
+
+static bool reserve(outline_t *o, size_t cracks) {
+    if (cracks <= o->room) {
+        return true;
+    }
+    size_t room = cracks + cracks / 2 + 64, nodes = 2 * room;
+    outline_free(o);
+    o->cracks = malloc(room * sizeof *o->cracks);
+    o->at = malloc(nodes * sizeof *o->at);
+    o->smooth = malloc(nodes * sizeof *o->smooth);
+    o->tmp = malloc((nodes + 2 * K_RADIUS + 1) * sizeof *o->tmp);
+    o->fixed = malloc(nodes);
+    o->dir = malloc(nodes);
+    o->order = malloc((nodes + 4) * sizeof *o->order);
+    o->keep = malloc(nodes);
+    if (o->cracks == NULL || o->at == NULL || o->smooth == NULL || o->tmp == NULL || o->fixed == NULL ||
+        o->dir == NULL || o->order == NULL || o->keep == NULL) {
+        outline_free(o);
+        return false;
+    }
+    o->room = room;
+    return true;
+}
+
+static void collect_crack(void *ctx, const crack_t *c) {
+    outline_t *o = ctx;
+    o->cracks[o->ncracks++] = *c;
+}
+
+/* Signed area enclosed by the cracks, in pixels: exact. */
+static int64_t crack_area(const outline_t *o) {
+    int64_t area = 0;
+    for (size_t i = 0; i < o->ncracks; i++) {
+        const crack_t *c = &o->cracks[i];
+        /* integral of x dy: right-hand orientation makes outer rings positive */
+        area += c->dir == 1 ? c->x : c->dir == 3 ? -(int64_t)c->x : 0;
+    }
+    return area;
+}
+
+/* ---------------------------------------------------------------- smoothing */
+
+static void make_nodes(outline_t *o) {
+    o->nnodes = 0;
+    corner_find_axis(o->cracks, o->ncracks, o->order, o->keep);
+    for (size_t i = 0; i < o->ncracks; i++) {
+        static const double half_x[4] = {0.5, 0, -0.5, 0}, half_y[4] = {0, 0.5, 0, -0.5};
+        const crack_t *c = &o->cracks[i];
+        for (int mid = o->keep[i] ? 0 : 1; mid < 2; mid++) {
+            size_t n = o->nnodes++;
+            o->at[n] = mid ? (vec_t){c->x + half_x[c->dir], c->y + half_y[c->dir]} : (vec_t){c->x, c->y};
+            o->fixed[n] = mid ? 0 : 1;
+            o->dir[n] = c->dir;
+        }
+    }
+}
+
+static void make_kernel(double sigma, double k[K_RADIUS + 1]) {
+    double g[2 * K_RADIUS + 1] = {0}, sum = 0;
+    for (int i = -G_RADIUS; i <= G_RADIUS; i++) {
+        g[i + K_RADIUS] = exp(-0.5 * i * i / (sigma * sigma));
+        sum += g[i + K_RADIUS];
+    }
+    for (int i = 0; i <= K_RADIUS; i++) {
+        double twice = 0;
+        for (int j = -G_RADIUS; j <= G_RADIUS; j++) {
+            int at = i - j + K_RADIUS;
+            twice += at >= 0 && at <= 2 * K_RADIUS ? g[j + K_RADIUS] * g[at] : 0;
+        }
+        k[i] = 2 * g[i + K_RADIUS] / sum - twice / (sum * sum);
+    }
+}
+
+static double clamp(double v, double limit) {
+    return v > limit ? limit : v < -limit ? -limit : v;
+}
+
+static vec_t filter_node(const vec_t *p, const double k[K_RADIUS + 1], vec_t from, uint8_t dir) {
+    vec_t s = {k[0] * p[0].x, k[0] * p[0].y};
+    for (int i = 1; i <= K_RADIUS; i++) {
+        s.x += k[i] * (p[-i].x + p[i].x);
+        s.y += k[i] * (p[-i].y + p[i].y);
+    }
+    bool horizontal = (dir & 1) == 0;
+    double dx = clamp(s.x - from.x, horizontal ? MAX_TANGENT_SHIFT : MAX_NORMAL_SHIFT);
+    double dy = clamp(s.y - from.y, horizontal ? MAX_NORMAL_SHIFT : MAX_TANGENT_SHIFT);
+    return (vec_t){from.x + dx, from.y + dy};
+}
+
+/* Nodes from..from+length (indices taken round the ring), both ends fixed: beyond an end the arc is continued by its
+ * point reflection, which keeps straight arcs straight up to the corner. */
+static void smooth_arc(outline_t *o, size_t from, size_t length, const double *k) {
+    size_t n = o->nnodes;
+    vec_t *line = o->tmp + K_RADIUS, first = o->at[from % n], last = o->at[(from + length) % n];
+    for (size_t i = 0; i <= length; i++) {
+        line[i] = o->at[(from + i) % n];
+    }
+    for (size_t i = 1; i <= K_RADIUS; i++) {
+        vec_t a = o->at[(from + (i < length ? i : length)) % n];
+        vec_t b = o->at[(from + (i < length ? length - i : 0)) % n];
+        *(line - i) = (vec_t){2 * first.x - a.x, 2 * first.y - a.y};
+        line[length + i] = (vec_t){2 * last.x - b.x, 2 * last.y - b.y};
+    }
+    o->smooth[from % n] = first;
+    o->smooth[(from + length) % n] = last;
+    for (size_t i = 1; i < length; i++) {
+        size_t at = (from + i) % n;
+        o->smooth[at] = filter_node(line + i, k, o->at[at], o->dir[at]);
+    }
+}
+
+static void smooth_closed(outline_t *o, const double *k) {
+    size_t n = o->nnodes;
+    for (size_t i = 0; i < n + 2 * K_RADIUS; i++) {
+        o->tmp[i] = o->at[(i + n * K_RADIUS - K_RADIUS) % n];
+    }
+    for (size_t i = 0; i < n; i++) {
+        o->smooth[i] = filter_node(o->tmp + i + K_RADIUS, k, o->at[i], o->dir[i]);
+    }
+}
+
+static void smooth_nodes(outline_t *o, double sigma) {
+    double k[K_RADIUS + 1];
+    size_t n = o->nnodes, first = n;
+    make_kernel(sigma, k);
+    for (size_t i = 0; i < n && first == n; i++) {
+        first = o->fixed[i] ? i : n;
+    }
+    if (first == n) {
+        smooth_closed(o, k);
+        return;
+    }
+    for (size_t at = first, length = 1; at < first + n; at += length) {
+        length = 1;
+        while (!o->fixed[(at + length) % n]) {
+            length++;
+        }
+        smooth_arc(o, at, length, k);
+    }
+}
+
+/* ---------------------------------------------------------------- simplification */
+
+static double segment_distance2(vec_t p, vec_t a, vec_t b) {
+    double dx = b.x - a.x, dy = b.y - a.y, len2 = dx * dx + dy * dy;
+    double t = len2 > 0 ? ((p.x - a.x) * dx + (p.y - a.y) * dy) / len2 : 0;
+    t = t < 0 ? 0 : t > 1 ? 1 : t;
+    double ex = p.x - a.x - t * dx, ey = p.y - a.y - t * dy;
+    return ex * ex + ey * ey;
+}
+
+static size_t farthest_from(const outline_t *o, size_t from) {
+    double best = -1;
+    size_t at = from;
+    for (size_t i = 0; i < o->nnodes; i++) {
+        double dx = o->smooth[i].x - o->smooth[from].x, dy = o->smooth[i].y - o->smooth[from].y, d = dx * dx + dy * dy;
+        if (d > best) {
+            best = d;
+            at = i;
+        }
+    }
+    return at;
+}
+
+/* Douglas and Peucker, 1973, with its own stack; from < to, indices taken round the ring. */
+static void simplify_arc(outline_t *o, size_t from, size_t to, double tolerance2) {
+    size_t n = o->nnodes, depth = 0;
+    uint32_t *stack = o->order;
+    stack[depth++] = (uint32_t)to;
+    while (depth > 0) {
+        size_t end = stack[depth - 1], split = 0;
+        double worst = tolerance2;
+        for (size_t i = from + 1; i < end; i++) {
+            double d = segment_distance2(o->smooth[i % n], o->smooth[from % n], o->smooth[end % n]);
+            if (d > worst) {
+                worst = d;
+                split = i;
+            }
+        }
+        if (split > 0) {
+            o->keep[split % n] = 1;
+            stack[depth++] = (uint32_t)split;
+        } else {
+            from = end;
+            depth--;
+        }
+    }
+}
+
+static void simplify_nodes(outline_t *o, double tolerance) {
+    size_t n = o->nnodes, anchors = 0, first = 0;
+    for (size_t i = n; i-- > 0;) {
+        o->keep[i] = o->fixed[i];
+        if (o->fixed[i]) {
+            anchors++;
+            first = i;
+        }
+    }
+    if (anchors == 0) {
+        first = farthest_from(o, 0);
+        o->keep[first] = 1;
+    }
+    if (anchors < 2) {
+        o->keep[farthest_from(o, first)] = 1;
+    }
+    for (size_t at = first, next; at < first + n; at = next) {
+        next = at + 1;
+        while (!o->keep[next % n]) {
+            next++;
+        }
+        simplify_arc(o, at, next, tolerance * tolerance);
+    }
+}
+
+/* Moves the kept nodes to the front of smooth; returns their number. */
+static size_t gather_kept(outline_t *o) {
+    size_t n = 0;
+    for (size_t i = 0; i < o->nnodes; i++) {
+        if (o->keep[i]) {
+            o->smooth[n++] = o->smooth[i];
+        }
+    }
+    return n;
+}
+
+/* ---------------------------------------------------------------- area */
+
+static double polygon_area(const vec_t *p, size_t n, double *perimeter) {
+    double area = 0, length = 0;
+    for (size_t i = 0; i < n; i++) {
+        vec_t a = p[i], b = p[i + 1 < n ? i + 1 : 0];
+        area += (a.x - p[0].x) * (b.y - p[0].y) - (b.x - p[0].x) * (a.y - p[0].y);
+        length += hypot(b.x - a.x, b.y - a.y);
+    }
+    *perimeter = length;
+    return area / 2;
+}
+
+static vec_t edge_normal(vec_t a, vec_t b) {
+    double dx = b.x - a.x, dy = b.y - a.y, len = hypot(dx, dy);
+    return len > 0 ? (vec_t){dy / len, -dx / len} : (vec_t){0, 0};
+}
+
+/* Moves every edge by delta away from the object; corners stay sharp (mitred, within bounds). */
+static void offset_polygon(vec_t *p, size_t n, double delta, vec_t *out) {
+    for (size_t i = 0; i < n; i++) {
+        vec_t before = edge_normal(p[i > 0 ? i - 1 : n - 1], p[i]), after = edge_normal(p[i], p[i + 1 < n ? i + 1 : 0]);
+        double d = fmax(1 + before.x * after.x + before.y * after.y, 0.3);
+        out[i] = (vec_t){p[i].x + delta * (before.x + after.x) / d, p[i].y + delta * (before.y + after.y) / d};
+    }
+    memcpy(p, out, n * sizeof *p);
+}
+
+static void match_area(vec_t *p, size_t n, double target, vec_t *work) {
+    for (int round = 0; round < 6; round++) {
+        double length, missing = target - polygon_area(p, n, &length);
+        if (length <= 0 || fabs(missing) < 1e-4 * length) {
+            return;
+        }
+        offset_polygon(p, n, clamp(missing / length, 0.25), work);
+    }
+}
+
+/* ---------------------------------------------------------------- output */
+
+static int32_t to_units(double v, int limit) {
+    v = v < 0 ? 0 : v > limit ? limit : v;
+    return (int32_t)lround(v * GEOM_UNITS_PER_PX);
+}
+
+static bool is_straight(geom_point_t a, geom_point_t b, geom_point_t c) {
+    int64_t ux = (int64_t)b.x - a.x, uy = (int64_t)b.y - a.y, vx = (int64_t)c.x - b.x, vy = (int64_t)c.y - b.y;
+    return ux * vy == uy * vx && ux * vx + uy * vy >= 0;
+}
+
+/* Drops repeated and straight-through points, round the ring. */
+static uint32_t clean_ring(geom_point_t *p, uint32_t n) {
+    uint32_t m = 0, skip = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        while (m >= 2 && is_straight(p[m - 2], p[m - 1], p[i])) {
+            m--;
+        }
+        if (m == 1 && p[0].x == p[i].x && p[0].y == p[i].y) {
+            continue;
+        }
+        p[m++] = p[i];
+    }
+    while (m >= 3 && is_straight(p[m - 2], p[m - 1], p[0])) {
+        m--;
+    }
+    while (m - skip >= 3 && is_straight(p[m - 1], p[skip], p[skip + 1])) {
+        skip++;
+    }
+    memmove(p, p + skip, (m - skip) * sizeof *p);
+    return m - skip;
+}
+
+static bool alloc_points(geom_ring_t *out, size_t n) {
+    out->points = malloc((n > 0 ? n : 1) * sizeof *out->points);
+    out->count = 0;
+    return out->points != NULL;
+}
+
+typedef struct {
+    geom_ring_t *out;
+    uint8_t dir; /* of the crack before */
+    size_t room;
+} crack_ring_writer_t;
+
+/* Corners of the crack ring. Where the label touches itself in a corner, the corner is cut. */
+static void write_corner(void *ctx, const crack_t *c) {
+    static const int32_t sx[4] = {1, 0, -1, 0}, sy[4] = {0, 1, 0, -1};
+    crack_ring_writer_t *w = ctx;
+    geom_ring_t *r = w->out;
+    geom_point_t p = {c->x * GEOM_UNITS_PER_PX, c->y * GEOM_UNITS_PER_PX};
+    if (c->pinch && r->count + 2 <= w->room) {
+        r->points[r->count++] = (geom_point_t){p.x - PINCH_CUT * sx[w->dir], p.y - PINCH_CUT * sy[w->dir]};
+        r->points[r->count++] = (geom_point_t){p.x + PINCH_CUT * sx[c->dir], p.y + PINCH_CUT * sy[c->dir]};
+    } else if (c->dir != w->dir && r->count < w->room) {
+        r->points[r->count++] = p;
+    }
+    w->dir = c->dir;
+}
+
+static bool build_from_cracks(const int32_t *labels, int width, int height, const crack_ring_t *ring,
+                              geom_ring_t *out) {
+    crack_ring_writer_t w = {.out = out, .dir = ring->hole ? 1 : 3, .room = (size_t)ring->cracks * 2};
+    if (!alloc_points(out, w.room)) {
+        return false;
+    }
+    crack_walk(labels, width, height, ring, write_corner, &w);
+    geom_point_t *p = realloc(out->points, out->count * sizeof *p); /* a ring has at least four corners */
+    out->points = p != NULL ? p : out->points;
+    return true;
+}
+
+err_kind_t outline_build(outline_t *o, const int32_t *labels, int width, int height, const crack_ring_t *ring,
+                         outline_level_t level, double tolerance, geom_ring_t *out, err_t *err) {
+    bool ok = true;
+    if (level == OUTLINE_CRACKS || ring->cracks > OUTLINE_MAX_SMOOTH_CRACKS) {
+        ok = build_from_cracks(labels, width, height, ring, out);
+        goto out;
+    }
+    ok = reserve(o, ring->cracks);
+    if (!ok) {
+        goto out;
+    }
+    o->ncracks = 0;
+    crack_walk(labels, width, height, ring, collect_crack, o);
+    make_nodes(o);
+    size_t n = o->nnodes;
+    if (level == OUTLINE_SMOOTH) {
+        o->nnodes = corner_fix_sharp(o->at, o->fixed, o->dir, o->nnodes, o->tmp);
+        smooth_nodes(o, corner_sigma(o->ncracks));
+        simplify_nodes(o, tolerance);
+        n = gather_kept(o);
+    } else {
+        memcpy(o->smooth, o->at, n * sizeof *o->at);
+    }
+    match_area(o->smooth, n, (double)crack_area(o), o->tmp);
+    ok = alloc_points(out, n);
+    for (size_t i = 0; ok && i < n; i++) {
+        out->points[i] = (geom_point_t){to_units(o->smooth[i].x, width), to_units(o->smooth[i].y, height)};
+    }
+    out->count = ok ? clean_ring(out->points, (uint32_t)n) : 0;
+out:
+    return ok ? ERR_OK
+              : err_set(err, ERR_NO_MEMORY, "no_memory", "The worker is short of memory; please try again.", "outline");
+}

@@ -1,0 +1,47 @@
+/*
+ * From the cracks of one ring to a smooth outline on the 1/100 px grid (steps 2 and 3 of contour.h). Internal to
+ * contour.c. An outline_t is scratch memory for one thread, reused from ring to ring.
+ */
+#ifndef SG_PIPELINE_OUTLINE_H
+#define SG_PIPELINE_OUTLINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/geometry/polygon.h"
+#include "segworker/pipeline/crack.h"
+
+/* How much an outline may differ from its cracks, from most to least. */
+typedef enum {
+    OUTLINE_SMOOTH,    /* smoothed and simplified */
+    OUTLINE_MIDPOINTS, /* through the mid-points of the cracks, nothing moved */
+    OUTLINE_CRACKS     /* the cracks; corners where the label touches itself are cut by 0.1 px */
+} outline_level_t;
+
+/* Longer rings are not smoothed: bounds the memory (about 60 bytes per crack) for images of pure noise. */
+#define OUTLINE_MAX_SMOOTH_CRACKS (1U << 21)
+
+typedef struct {
+    double x, y;
+} vec_t;
+
+typedef struct {
+    crack_t *cracks;
+    vec_t *at, *smooth, *tmp; /* nodes: where they are, smoothed, work space */
+    uint8_t *fixed;           /* per node: corner that must stay */
+    uint8_t *dir;             /* per node: direction of its crack */
+    uint32_t *order;          /* indices: corners, stack of the simplification */
+    uint8_t *keep;
+    size_t ncracks, nnodes;
+    size_t room;
+} outline_t;
+
+void outline_free(outline_t *o);
+
+/* ERR_NO_MEMORY. out->points is allocated; width and height clamp the outline to the image. */
+ERR_MUST err_kind_t outline_build(outline_t *o, const int32_t *labels, int width, int height, const crack_ring_t *ring,
+                                  outline_level_t level, double tolerance, geom_ring_t *out, err_t *err);
+
+#endif
