@@ -1,0 +1,412 @@
+/*
+ * Reads model folders. A manifest is other people's input: every field is typed, bounded and named in its error.
+ */
+#include "segworker/models.h"
+
+#include <cjson/cJSON.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MODELS_MAX = 1000 };
+
+static err_kind_t invalid(err_t *err, const char *what) {
+    return err_setf(err, ERR_INVALID, "model_invalid", "The model's model.json is wrong: %.180s.", what);
+}
+
+/* ---- typed access; the first failure stays in *err, later calls do nothing ---- */
+
+typedef struct {
+    err_t *err;
+    err_kind_t kind;
+} check_t;
+
+static void fail(check_t *c, const char *field, const char *what) {
+    if (c->kind == ERR_OK) {
+        char text[160];
+        snprintf(text, sizeof text, "%s %s", field, what);
+        c->kind = invalid(c->err, text);
+    }
+}
+
+static const cJSON *object(check_t *c, const cJSON *in, const char *field) {
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(in, field);
+    if (!cJSON_IsObject(v)) {
+        fail(c, field, "must be an object");
+        return NULL;
+    }
+    return v;
+}
+
+static void text(check_t *c, const cJSON *in, const char *field, bool required, char *out, size_t size) {
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(in, field);
+    out[0] = '\0';
+    if (!v && !required) {
+        return;
+    }
+    if (!cJSON_IsString(v) || (required && v->valuestring[0] == '\0')) {
+        fail(c, field, "must be a text");
+    } else if (strlen(v->valuestring) >= size) {
+        fail(c, field, "is too long");
+    } else {
+        memcpy(out, v->valuestring, strlen(v->valuestring) + 1);
+    }
+}
+
+static double number(check_t *c, const cJSON *in, const char *field, double least, double most) {
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(in, field);
+    if (!cJSON_IsNumber(v) || !isfinite(v->valuedouble) || v->valuedouble < least || v->valuedouble > most) {
+        char what[80];
+        snprintf(what, sizeof what, "must be a number from %g to %g", least, most);
+        fail(c, field, what);
+        return least;
+    }
+    return v->valuedouble;
+}
+
+static int64_t whole(check_t *c, const cJSON *in, const char *field, double least, double most) {
+    double v = number(c, in, field, least, most);
+    if (v != floor(v)) {
+        fail(c, field, "must be a whole number");
+    }
+    return (int64_t)v;
+}
+
+static void must_be(check_t *c, const cJSON *in, const char *field, const char *value) {
+    char got[64], what[96];
+    text(c, in, field, true, got, sizeof got);
+    if (strcmp(got, value) != 0) {
+        snprintf(what, sizeof what, "must be \"%s\"", value);
+        fail(c, field, what);
+    }
+}
+
+/* ---- the parts of a manifest ---- */
+
+static bool is_name(const char *s) {
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-");
+    return n > 0 && s[n] == '\0' && s[0] != '-' && s[0] != '_';
+}
+
+static void read_scale(check_t *c, const cJSON *input, model_spec_t *m) {
+    const cJSON *scale = object(c, input, "scale");
+    char kind[32];
+    text(c, scale, "kind", true, kind, sizeof kind);
+    if (strcmp(kind, "native") == 0) {
+        m->scale = MODEL_SCALE_NATIVE;
+    } else if (strcmp(kind, "fit_long_side") == 0) {
+        m->scale = MODEL_SCALE_FIT_LONG_SIDE;
+        m->scale_px = (int)whole(c, scale, "px", 16, 65536);
+        const cJSON *up = cJSON_GetObjectItemCaseSensitive(scale, "upscale");
+        if (!cJSON_IsBool(up)) {
+            fail(c, "upscale", "must be true or false");
+        }
+        m->upscale = cJSON_IsTrue(up);
+    } else {
+        fail(c, "scale.kind", "must be \"native\" or \"fit_long_side\"");
+    }
+}
+
+static void read_input(check_t *c, const cJSON *root, model_spec_t *m) {
+    const cJSON *input = object(c, root, "input");
+    (void)whole(c, input, "channels", 1, 1);
+    must_be(c, input, "colour", "grey");
+    must_be(c, input, "pixelUnit", "native");
+    read_scale(c, input, m);
+    m->divisor = (int)whole(c, input, "divisor", 1, 1024);
+    m->tile = (int)whole(c, input, "tile", 16, 8192);
+    m->halo = (int)whole(c, input, "halo", 0, 2048);
+    if (c->kind == ERR_OK && m->tile % m->divisor != 0) {
+        fail(c, "tile", "must be a multiple of divisor");
+    }
+    if (c->kind == ERR_OK && m->tile <= 2 * m->halo) {
+        fail(c, "tile", "must be more than two halos");
+    }
+    const cJSON *norm = object(c, input, "normalisation");
+    must_be(c, norm, "kind", "percentile");
+    m->percentile_low = number(c, norm, "low", 0, 100);
+    m->percentile_high = number(c, norm, "high", 0, 100);
+    m->clip_min = number(c, norm, "clipMin", -1e6, 1e6);
+    m->clip_max = number(c, norm, "clipMax", -1e6, 1e6);
+    if (cJSON_GetObjectItemCaseSensitive(norm, "minRange")) {
+        m->min_range = number(c, norm, "minRange", 0, 1e12);
+    }
+    if (c->kind == ERR_OK && (m->percentile_low >= m->percentile_high || m->clip_min >= m->clip_max)) {
+        fail(c, "normalisation", "must have low < high and clipMin < clipMax");
+    }
+}
+
+static void read_output(check_t *c, const cJSON *root, model_spec_t *m) {
+    must_be(c, object(c, root, "output"), "kind", "foreground_distance");
+    const cJSON *post = object(c, root, "postprocess");
+    m->threshold = number(c, post, "threshold", 0, 1);
+    m->seed_threshold = number(c, post, "seedThreshold", 0, 1);
+    m->dist_sigma = number(c, post, "distSigma", 0, 100);
+    m->seed_min_area = whole(c, post, "seedMinArea", 0, 1e12);
+    m->min_area = whole(c, post, "minArea", 0, 1e12);
+    m->max_hole_area = whole(c, post, "maxHoleArea", 0, 1e12);
+}
+
+static err_kind_t parse(const cJSON *root, const char *dir, model_spec_t *m, err_t *err) {
+    check_t c = {.err = err, .kind = ERR_OK};
+    char file[256];
+    if (!cJSON_IsObject(root)) {
+        return invalid(err, "it is no JSON object");
+    }
+    (void)whole(&c, root, "schema", 1, 1);
+    text(&c, root, "name", true, m->name, sizeof m->name);
+    text(&c, root, "version", true, m->version, sizeof m->version);
+    text(&c, root, "title", true, m->title, sizeof m->title);
+    text(&c, root, "description", false, m->description, sizeof m->description);
+    text(&c, root, "license", false, m->license, sizeof m->license);
+    text(&c, root, "file", true, file, sizeof file);
+    text(&c, root, "sha256", true, m->sha256, sizeof m->sha256);
+    if (c.kind == ERR_OK && !is_name(m->name)) {
+        fail(&c, "name", "may hold only a-z, 0-9, _ and -");
+    }
+    if (c.kind == ERR_OK && (strchr(file, '/') || file[0] == '.')) {
+        fail(&c, "file", "must be a plain file name");
+    }
+    if (c.kind == ERR_OK && strspn(m->sha256, "0123456789abcdef") != 64) {
+        fail(&c, "sha256", "must be 64 lower-case hexadecimal digits");
+    }
+    if (c.kind == ERR_OK) {
+        read_input(&c, root, m);
+        read_output(&c, root, m);
+    }
+    int n = snprintf(m->path, sizeof m->path, "%s/%s", dir, file);
+    if (c.kind == ERR_OK && (n < 0 || (size_t)n >= sizeof m->path)) {
+        fail(&c, "file", "has too long a path");
+    }
+    return c.kind;
+}
+
+/* ---- files ---- */
+
+static err_kind_t read_manifest(const char *dir, char **text_out, err_t *err) {
+    char path[4096];
+    *text_out = NULL;
+    if ((size_t)snprintf(path, sizeof path, "%s/model.json", dir) >= sizeof path) {
+        return invalid(err, "its path is too long");
+    }
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0) {
+        return err_set(err, ERR_NOT_FOUND, "model_missing", "The folder holds no model.json.", "%.300s: errno %d", path,
+                       errno);
+    }
+    struct stat st;
+    char *buf = NULL;
+    err_kind_t k = ERR_OK;
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_size > MODEL_MANIFEST_MAX) {
+        k = invalid(err, "it is no file or larger than 1 MiB");
+    } else {
+        buf = calloc(1, (size_t)st.st_size + 1);
+        if (!buf) {
+            k = err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to read the models.", NULL);
+        } else if (read(fd, buf, (size_t)st.st_size) != st.st_size) {
+            k = err_set(err, ERR_IO, "model_unreadable", "The model.json cannot be read.", "%.300s", path);
+        }
+    }
+    close(fd);
+    if (k != ERR_OK) {
+        free(buf);
+        buf = NULL;
+    }
+    *text_out = buf;
+    return k;
+}
+
+/* Hex SHA-256 of a file; false when it cannot be read. */
+static bool hash_file(const char *path, char hex[65]) {
+    enum { CHUNK = 1 << 16 };
+    FILE *f = fopen(path, "rbe");
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    unsigned char *buf = malloc(CHUNK), digest[EVP_MAX_MD_SIZE];
+    unsigned len = 0;
+    bool ok = f && ctx && buf && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1;
+    while (ok) {
+        size_t got = fread(buf, 1, CHUNK, f);
+        if (got == 0) {
+            break;
+        }
+        ok = EVP_DigestUpdate(ctx, buf, got) == 1;
+    }
+    ok = ok && !ferror(f) && EVP_DigestFinal_ex(ctx, digest, &len) == 1 && len == 32;
+    for (unsigned i = 0; ok && i < len; i++) {
+        snprintf(hex + (size_t)i * 2, 3, "%02x", digest[i]);
+    }
+    if (f) {
+        fclose(f);
+    }
+    EVP_MD_CTX_free(ctx);
+    free(buf);
+    return ok;
+}
+
+static err_kind_t check_file(const model_spec_t *m, err_t *err) {
+    char hex[65] = "";
+    if (!hash_file(m->path, hex)) {
+        return err_set(err, ERR_INVALID, "model_damaged", "The model's file named in model.json cannot be read.",
+                       "%.300s", m->path);
+    }
+    if (strcmp(hex, m->sha256) != 0) {
+        return err_set(err, ERR_INVALID, "model_damaged",
+                       "The model's file does not match the checksum in its model.json. Copy the model again.",
+                       "%.200s: expected %s, found %s", m->path, m->sha256, hex);
+    }
+    return ERR_OK;
+}
+
+err_kind_t model_spec_load(const char *dir, model_spec_t *out, err_t *err) {
+    memset(out, 0, sizeof *out);
+    char *json = NULL;
+    err_kind_t k = read_manifest(dir, &json, err);
+    if (k != ERR_OK) {
+        return k;
+    }
+    cJSON *root = cJSON_Parse(json);
+    k = root ? parse(root, dir, out, err) : invalid(err, "it is no valid JSON");
+    if (k == ERR_OK) {
+        k = check_file(out, err);
+    }
+    cJSON_Delete(root);
+    free(json);
+    return k;
+}
+
+/* ---- the registry ---- */
+
+static int by_name(const void *a, const void *b) {
+    return strcmp(((const model_spec_t *)a)->name, ((const model_spec_t *)b)->name);
+}
+
+static bool is_wanted(const char *wanted, const char *name) {
+    if (!wanted || !wanted[0]) {
+        return true;
+    }
+    size_t len = strlen(name);
+    for (const char *p = wanted; *p;) {
+        p += strspn(p, ", ");
+        size_t n = strcspn(p, ", ");
+        if (n == len && strncmp(p, name, n) == 0) {
+            return true;
+        }
+        p += n;
+    }
+    return false;
+}
+
+static err_kind_t no_memory(err_t *err) {
+    return err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to read the models.", NULL);
+}
+
+static err_kind_t add_problem(model_registry_t *r, const char *folder, const err_t *why, err_t *err) {
+    void *more = realloc(r->problems, (size_t)(r->nproblems + 1) * sizeof *r->problems);
+    if (!more) {
+        return no_memory(err);
+    }
+    r->problems = more;
+    snprintf(r->problems[r->nproblems].name, sizeof r->problems[0].name, "%s", folder);
+    r->problems[r->nproblems++].err = *why;
+    return ERR_OK;
+}
+
+static err_kind_t add_folder(model_registry_t *r, const char *dir, const char *folder, err_t *err) {
+    char path[4096];
+    err_t why;
+    err_clear(&why);
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, folder) >= sizeof path) {
+        return ERR_OK;
+    }
+    model_spec_t *more = realloc(r->models, (size_t)(r->count + 1) * sizeof *more);
+    if (!more) {
+        return no_memory(err);
+    }
+    r->models = more;
+    model_spec_t *m = &r->models[r->count];
+    err_kind_t k = model_spec_load(path, m, &why);
+    if (k == ERR_OK && strcmp(m->name, folder) != 0) {
+        k = invalid(&why, "name differs from the name of the folder");
+    }
+    if (k == ERR_OK) {
+        r->count++;
+        return ERR_OK;
+    }
+    return k == ERR_NOT_FOUND ? ERR_OK : add_problem(r, folder, &why, err);
+}
+
+/* Every wanted name must be there, and something at all. */
+static err_kind_t check_wanted(const model_registry_t *r, const char *dir, const char *wanted, err_t *err) {
+    for (const char *p = wanted ? wanted : ""; *p;) {
+        p += strspn(p, ", ");
+        size_t n = strcspn(p, ", ");
+        char name[128];
+        if (n == 0) {
+            break;
+        }
+        snprintf(name, sizeof name, "%.*s", (int)(n < 100 ? n : 100), p);
+        p += n;
+        if (models_find(r, name)) {
+            continue;
+        }
+        for (int i = 0; i < r->nproblems; i++) {
+            if (strcmp(r->problems[i].name, name) == 0) {
+                return err_set(err, r->problems[i].err.kind, r->problems[i].err.code, r->problems[i].err.message,
+                               "model %s: %s", name, r->problems[i].err.detail);
+            }
+        }
+        return err_setf(err, ERR_NOT_FOUND, "model_missing", "There is no model \"%s\" in %.120s.", name, dir);
+    }
+    if (r->count == 0) {
+        return err_setf(err, ERR_NOT_FOUND, "models_missing", "The folder %.150s holds no usable model.", dir);
+    }
+    return ERR_OK;
+}
+
+err_kind_t models_load(const char *dir, const char *wanted, model_registry_t *out, err_t *err) {
+    memset(out, 0, sizeof *out);
+    DIR *d = opendir(dir);
+    if (!d) {
+        return err_setf(err, ERR_NOT_FOUND, "models_missing", "The folder of models, %.150s, cannot be opened.", dir);
+    }
+    err_kind_t k = ERR_OK;
+    const struct dirent *e;
+    while (k == ERR_OK && (e = readdir(d)) != NULL) {
+        if (e->d_name[0] != '.' && is_wanted(wanted, e->d_name) && out->count + out->nproblems < MODELS_MAX) {
+            k = add_folder(out, dir, e->d_name, err);
+        }
+    }
+    closedir(d);
+    if (k == ERR_OK && out->count > 1) {
+        qsort(out->models, (size_t)out->count, sizeof *out->models, by_name);
+    }
+    if (k == ERR_OK) {
+        k = check_wanted(out, dir, wanted, err);
+    }
+    if (k != ERR_OK) {
+        models_free(out);
+    }
+    return k;
+}
+
+void models_free(model_registry_t *r) {
+    free(r->models);
+    free(r->problems);
+    memset(r, 0, sizeof *r);
+}
+
+const model_spec_t *models_find(const model_registry_t *r, const char *name) {
+    for (int i = 0; i < r->count; i++) {
+        if (strcmp(r->models[i].name, name) == 0) {
+            return &r->models[i];
+        }
+    }
+    return NULL;
+}
