@@ -152,6 +152,10 @@ class Sampler:
         low, high = self.recipe["zoom"].get(item.dataset, self.recipe["zoom"]["default"])
         zoom = np.exp(rng.uniform(np.log(low), np.log(high)))
         planes = random_affine(item.planes, size, zoom, rng)
+        if rng.random() < self.recipe.get("prefer_contact", 0.0):
+            # of two windows the one with more touching objects: that is what is hard
+            other = random_affine(item.planes, size, zoom, rng)
+            planes = max(planes, other, key=lambda p: p[3].sum())
         if rng.random() < self.recipe.get("empty", {}).get(item.dataset, 0.0):
             planes = empty_field(item, size, rng, planes)
         planes[1] = planes[1] >= 0.5

@@ -67,8 +67,8 @@ def worst(cases, post, count=12):
 
 def tune(cases, post):
     """Print post-processing values by the mean over sets of AP50 + AP75 + IoU."""
-    grid = {"threshold": (0.4, 0.5, 0.6), "seedThreshold": (0.4, 0.5, 0.6, 0.7), "seedMinArea": (2, 6, 12),
-            "distSigma": (0.0, 1.0, 2.0), "minArea": (post["minArea"],)}
+    grid = {"threshold": (0.5,), "seedThreshold": (0.5, 0.6, 0.7), "seedMinArea": (3, 8), "distSigma": (0.0, 1.0),
+            "minArea": (post["minArea"],)}
     results = []
     for values in itertools.product(*grid.values()):
         trial = {**post, **dict(zip(grid, values))}

@@ -15,10 +15,11 @@ MODELS = {
         "postprocess": {"threshold": 0.5, "seedThreshold": 0.5, "seedMinArea": 4, "minArea": 15,
                         "distSigma": 0.0, "maxHoleArea": 0},
         "recipe": {
-            "batch": 8, "crop": 192, "lr": 3e-3,
+            "batch": 8, "crop": 192, "lr": 3e-3, "contact_weight": 3, "distance_weight": 5,
             "shares": {"fluorescence": 0.56, "histology": 0.19, "brightfield": 0.06, "bbbc039": 0.10,
                        "usiigaci": 0.09},
             "zoom": {"default": (0.7, 1.6), "bbbc039": (0.6, 1.8), "usiigaci": (0.7, 1.4)},
+            "prefer_contact": 0.5,
         },
     },
     "spheroid": {
@@ -32,7 +33,7 @@ MODELS = {
         "postprocess": {"threshold": 0.5, "seedThreshold": 0.5, "seedMinArea": 10, "minArea": 60,
                         "distSigma": 0.0, "maxHoleArea": 0},
         "recipe": {
-            "batch": 6, "crop": 256, "lr": 3e-3,
+            "batch": 6, "crop": 256, "lr": 3e-3, "contact_weight": 1, "distance_weight": 4,
             "shares": {"spheroid_single": 0.38, "spheroid_many": 0.44, "spheroid_fluo": 0.18},
             "zoom": {"default": (0.6, 1.8), "spheroid_single": (0.6, 3.0), "spheroid_fluo": (0.35, 1.2)},
             "empty": {"spheroid_single": 0.15},

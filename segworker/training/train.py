@@ -24,7 +24,7 @@ from recipes import MODELS
 SEED = 1
 
 
-def loss_of(logits, target):
+def loss_of(logits, target, recipe):
     """Logits [N,2,S,S], target [N,3,S,S] (foreground, distance, contact) -> scalar loss."""
     fg, dist, contact = target[:, 0], target[:, 1], target[:, 2]
     p = torch.sigmoid(logits[:, 0])
@@ -34,8 +34,8 @@ def loss_of(logits, target):
     overlap = (p * fg).sum((1, 2))
     dice = 1 - (2 * overlap + 50) / (p.sum((1, 2)) + fg.sum((1, 2)) + 50)
     d = F.smooth_l1_loss(torch.sigmoid(logits[:, 1]), dist, beta=0.1, reduction="none")
-    dist_loss = (d * (0.3 + fg + contact)).mean()
-    return bce + 0.5 * dice.mean() + 4 * dist_loss
+    dist_loss = (d * (0.3 + fg + recipe["contact_weight"] * contact)).mean()
+    return bce + 0.5 * dice.mean() + recipe["distance_weight"] * dist_loss
 
 
 class Average:
@@ -108,7 +108,7 @@ class Run:
         # bfloat16 convolutions take about half the time on recent CPUs
         with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
             logits = self.net(x)
-        loss = loss_of(logits.float(), target)
+        loss = loss_of(logits.float(), target, self.cfg["recipe"])
         self.opt.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
