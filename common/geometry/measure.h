@@ -8,23 +8,23 @@
 #include "polygon.h"
 
 typedef struct {
-    double area, area_filled;                       /* px² */
-    double perimeter, perimeter_with_holes;         /* px */
-    double equivalent_diameter;                     /* px */
-    double circularity, compactness, convexity, solidity, extent, sphericity;  /* no unit */
-    double feret_max, feret_min, feret_orthogonal;  /* px */
+    double area, area_filled;                                                 /* px² */
+    double perimeter, perimeter_with_holes;                                   /* px */
+    double equivalent_diameter;                                               /* px */
+    double circularity, compactness, convexity, solidity, extent, sphericity; /* no unit */
+    double feret_max, feret_min, feret_orthogonal;                            /* px */
     double feret_aspect_ratio;
     double major_axis, minor_axis;                  /* px, full length */
     double orientation;                             /* degrees in (-90, 90] */
     double bbox_x, bbox_y, bbox_width, bbox_height; /* px */
     double centroid_x, centroid_y;                  /* px */
     uint32_t holes;
-    double mean_intensity, integrated_intensity;    /* file units; NaN when no pixels were given */
+    double mean_intensity, integrated_intensity; /* file units; NaN when no pixels were given */
 } measurements_t;
 
 /* plane: width*height grey values or NULL. A degenerate geometry (no area) gives ERR_INVALID "geometry_degenerate". */
-ERR_MUST err_kind_t measure_object(const geom_t *g, const float *plane, int width, int height,
-                                   measurements_t *out, err_t *err);
+ERR_MUST err_kind_t measure_object(const geom_t *g, const float *plane, int width, int height, measurements_t *out,
+                                   err_t *err);
 
 /* Appends the JSON object of proto/polygons.md; numbers are rounded to 6 significant digits or 1e-4, whichever is
  * finer, NaN fields are left out. Deterministic: equal input gives equal bytes. */

@@ -236,9 +236,9 @@ static void write_point(geom_point_t p, int comma, buf_t *out) {
         text[len++] = ',';
     }
     text[len++] = '[';
-    len += format_units(p.x, text + len);
+    len += geom_format_units(p.x, text + len);
     text[len++] = ',';
-    len += format_units(p.y, text + len);
+    len += geom_format_units(p.y, text + len);
     text[len++] = ']';
     buf_append(out, text, len);
 }

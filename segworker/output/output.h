@@ -5,8 +5,7 @@
  *
  * A file is written under a temporary name in the same folder and renamed at the end, so nobody ever reads half of it.
  * Errors: ERR_UNSUPPORTED "output_unknown_format", ERR_IO "output_write_failed", ERR_NO_MEMORY,
- * ERR_TOO_LARGE "output_too_large", ERR_INVALID "output_too_many_labels" (more than 65535 objects in a .png) and
- * "output_no_labels" (a label image is wanted and the result has none). Thread-safe.
+ * ERR_INVALID "output_too_many_labels" (more than 65535 objects in a .png). Thread-safe.
  */
 #ifndef SG_SEGWORKER_OUTPUT_H
 #define SG_SEGWORKER_OUTPUT_H
@@ -38,7 +37,7 @@ void output_write_geojson(const result_t *r, const output_options_t *o, buf_t *o
 void output_write_json(const result_t *r, const output_options_t *o, buf_t *out);
 void output_write_svg(const result_t *r, const output_options_t *o, buf_t *out);
 
-/* Label images; wide = 32-bit TIFF, else 16-bit PNG. */
+/* Label images, drawn from the outlines when the result keeps no label image; wide = 32-bit TIFF, else 16-bit PNG. */
 ERR_MUST err_kind_t output_write_labels(const result_t *r, const char *path, bool wide, err_t *err);
 
 #endif
