@@ -215,6 +215,10 @@ void pg_release(pg_conn_t *c) {
     pool_drop(p->pool);
 }
 
+void pg_mark_broken(pg_conn_t *c) {
+    c->broken = true;
+}
+
 PGconn *pg_raw(pg_conn_t *c) {
     return c->raw;
 }

@@ -30,4 +30,7 @@ err_kind_t pg_fail(PGconn *raw, const PGresult *res, const char *sql, err_t *err
 /* SQLSTATE class ("23", "57", …) or "connection"; a static string or one inside res. out has room for 12 bytes. */
 void pg_error_class(const PGresult *res, char out[12]);
 
+/* The connection is closed at release instead of being lent again. */
+void pg_mark_broken(pg_conn_t *c);
+
 #endif
