@@ -202,9 +202,8 @@ err_kind_t geom_decode(const uint8_t *data, size_t n, geom_t *out, err_t *err) {
 
 /* ---------------------------------------------------------------- GeoJSON */
 
-/* v/100 with at most two decimals, by integers only: exact, and several times faster than printf. Returns the length.
- */
-static size_t format_units(int32_t v, char *out) {
+/* By integers only: several times faster than printf. */
+size_t geom_format_units(int32_t v, char out[16]) {
     char digits[16];
     size_t n = 0, len = 0;
     uint32_t u = v < 0 ? 0U - (uint32_t)v : (uint32_t)v;
