@@ -33,15 +33,15 @@ typedef struct {
     const pipeline_params_t *params;
     const pipeline_callbacks_t *cb;
     result_t *out;
-    double deadline;        /* seconds of the monotonic clock; 0 = none */
+    double deadline; /* seconds of the monotonic clock; 0 = none */
     bool timed_out;
     const char *stage;
     double stage_began, from, to; /* share of the whole run that this stage covers */
     int width, height, work_width, work_height;
-    float *grey;            /* width*height, file units; kept for the intensities */
-    float *work;            /* the network's input plane */
+    float *grey; /* width*height, file units; kept for the intensities */
+    float *work; /* the network's input plane */
     bool contrast;
-    float *maps[MAPS];      /* at the original size after infer */
+    float *maps[MAPS]; /* at the original size after infer */
 } run_t;
 
 static double now(void) {
@@ -205,11 +205,8 @@ static err_kind_t stage_infer(run_t *r, err_t *err) {
         }
     }
     tile_params_t tp = {.tile = m->tile, .halo = m->halo, .divisor = m->divisor};
-    tile_hooks_t hooks = {.stop = {.fn = should_stop, .ctx = r},
-                          .progress = on_tile,
-                          .arg = r,
-                          .lock = on_lock,
-                          .lock_arg = r->p};
+    tile_hooks_t hooks = {
+        .stop = {.fn = should_stop, .ctx = r}, .progress = on_tile, .arg = r, .lock = on_lock, .lock_arg = r->p};
     err_kind_t k = tile_run(&r->p->net, r->work, r->work_width, r->work_height, &tp, r->maps, MAPS, &hooks, err);
     free(r->work);
     r->work = NULL;

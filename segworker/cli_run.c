@@ -1,0 +1,395 @@
+/*
+ * `segworker run`: the pipeline of the daemon on files, for scripts and batch systems. One model is loaded once and the
+ * images run one after the other; a broken image is reported and the others still run.
+ */
+#include "segworker/cli_run.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "segworker/models.h"
+#include "segworker/output/output.h"
+#include "segworker/pipeline/pipeline.h"
+
+enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+typedef struct {
+    const char *model, *device, *out, *format;
+    double threshold;
+    bool holes, quiet, timings;
+    int threads, page;
+    char **images;
+    int nimages;
+    bool out_is_dir;
+    output_format_t dir_format; /* of files written into a directory */
+} options_t;
+
+void cli_run_help(FILE *out) {
+    fputs("Usage: segworker run [options] IMAGE... -o OUT\n"
+          "\n"
+          "Finds the objects in images and writes their outlines. Needs no server.\n"
+          "\n"
+          "  -o OUT            file ending in .geojson, .json, .svg, .png (16-bit labels) or .tif (32-bit labels);\n"
+          "                    or a folder, which gets one file per image\n"
+          "  --format FORMAT   geojson, json, svg, png or tif, for files written into a folder (geojson)\n"
+          "  --model NAME|DIR  a model of MODELS_DIR, or a model folder (the first model of MODELS_DIR)\n"
+          "  --threshold T     foreground probability between 0 and 1 (the model's own)\n"
+          "  --no-holes        fill holes in objects\n"
+          "  --page N          page of a multi-page file, counted from 1 (1)\n"
+          "  --device DEVICE   auto, cpu, cuda or cuda:N (SEGWORKER_DEVICE)\n"
+          "  --threads N       CPU threads, 0 = one per core (SEGWORKER_THREADS)\n"
+          "  --timings         print the seconds of each stage\n"
+          "  --quiet           print errors only\n"
+          "\n"
+          "Exit code: 0 all images done, 1 some image failed (the others are written), 2 wrong usage.\n",
+          out);
+}
+
+static int usage(const char *words) {
+    fprintf(stderr, "segworker run: %s\nTry: segworker run --help\n", words);
+    return EXIT_USAGE;
+}
+
+/* ---- options ---- */
+
+static bool parse_real(const char *s, double least, double most, double *out) {
+    char *end = NULL;
+    errno = 0;
+    double v = strtod(s, &end);
+    if (errno || end == s || *end || !(v >= least && v <= most)) {
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
+static bool parse_whole(const char *s, long least, long most, int *out) {
+    char *end = NULL;
+    errno = 0;
+    long v = strtol(s, &end, 10);
+    if (errno || end == s || *end || v < least || v > most) {
+        return false;
+    }
+    *out = (int)v;
+    return true;
+}
+
+enum {
+    OPT_MODEL = 256,
+    OPT_THRESHOLD,
+    OPT_NO_HOLES,
+    OPT_DEVICE,
+    OPT_THREADS,
+    OPT_PAGE,
+    OPT_QUIET,
+    OPT_FORMAT,
+    OPT_TIMINGS,
+    OPT_HELP
+};
+
+static const struct option LONG_OPTIONS[] = {
+    {"model", required_argument, NULL, OPT_MODEL},
+    {"threshold", required_argument, NULL, OPT_THRESHOLD},
+    {"no-holes", no_argument, NULL, OPT_NO_HOLES},
+    {"device", required_argument, NULL, OPT_DEVICE},
+    {"threads", required_argument, NULL, OPT_THREADS},
+    {"page", required_argument, NULL, OPT_PAGE},
+    {"quiet", no_argument, NULL, OPT_QUIET},
+    {"format", required_argument, NULL, OPT_FORMAT},
+    {"timings", no_argument, NULL, OPT_TIMINGS},
+    {"output", required_argument, NULL, 'o'},
+    {"help", no_argument, NULL, OPT_HELP},
+    {NULL, 0, NULL, 0},
+};
+
+/* Sets one option; NULL when it is fine, else what is wrong. */
+static const char *set_option(options_t *o, int c) {
+    switch (c) {
+    case 'o':
+        o->out = optarg;
+        return NULL;
+    case OPT_MODEL:
+        o->model = optarg;
+        return NULL;
+    case OPT_THRESHOLD:
+        return parse_real(optarg, 1e-6, 1 - 1e-6, &o->threshold) ? NULL : "--threshold takes a number between 0 and 1";
+    case OPT_NO_HOLES:
+        o->holes = false;
+        return NULL;
+    case OPT_DEVICE:
+        o->device = optarg;
+        return NULL;
+    case OPT_THREADS:
+        return parse_whole(optarg, 0, 1024, &o->threads) ? NULL : "--threads takes a number from 0 to 1024";
+    case OPT_PAGE:
+        return parse_whole(optarg, 1, 1000000, &o->page) ? NULL : "--page takes a number from 1 on";
+    case OPT_QUIET:
+        o->quiet = true;
+        return NULL;
+    case OPT_TIMINGS:
+        o->timings = true;
+        return NULL;
+    case OPT_FORMAT:
+        o->format = optarg;
+        return NULL;
+    default:
+        return "unknown option or missing value";
+    }
+}
+
+static bool is_folder(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* Decides between one file and a folder of files. NULL when fine. */
+static const char *settle_output(options_t *o) {
+    if (!o->out) {
+        return "say where the result goes: -o OUT";
+    }
+    o->out_is_dir = is_folder(o->out) || o->out[strlen(o->out) ? strlen(o->out) - 1 : 0] == '/';
+    if (!o->out_is_dir && o->nimages > 1) {
+        o->out_is_dir = true; /* created when it does not exist */
+        if (access(o->out, F_OK) == 0) {
+            return "several images need a folder after -o";
+        }
+    }
+    if (o->out_is_dir) {
+        char name[32];
+        snprintf(name, sizeof name, "x.%.20s", o->format ? o->format : "geojson");
+        o->dir_format = output_format_of(name);
+        return o->dir_format == OUTPUT_UNKNOWN ? "--format takes geojson, json, svg, png or tif" : NULL;
+    }
+    if (o->format) {
+        return "--format goes with a folder; a file's format follows its name";
+    }
+    return output_format_of(o->out) == OUTPUT_UNKNOWN ? "OUT must end in .geojson, .json, .svg, .png or .tif" : NULL;
+}
+
+/* 0 = go on; otherwise *code is the exit code. */
+static int parse_options(int argc, char **argv, const config_t *cfg, options_t *o, int *code) {
+    *o = (options_t){
+        .device = cfg->device, .threads = (int)cfg->torch_threads, .threshold = NAN, .holes = true, .page = 1};
+    int c = 0;
+    optind = 1;
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, "o:h", LONG_OPTIONS, NULL)) != -1) {
+        if (c == 'h' || c == OPT_HELP) {
+            cli_run_help(stdout);
+            *code = EXIT_FINE;
+            return -1;
+        }
+        const char *wrong = set_option(o, c);
+        if (wrong) {
+            *code = usage(wrong);
+            return -1;
+        }
+    }
+    o->images = argv + optind;
+    o->nimages = argc - optind;
+    const char *wrong = o->nimages == 0 ? "name at least one image" : settle_output(o);
+    if (wrong) {
+        *code = usage(wrong);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- names of the files to write ---- */
+
+static const char *base_name(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* OUT/BASENAME.format without the image's own extension; or OUT itself. */
+static bool output_path(const options_t *o, const char *image, char *path, size_t size) {
+    if (!o->out_is_dir) {
+        return (size_t)snprintf(path, size, "%s", o->out) < size;
+    }
+    const char *base = base_name(image), *dot = strrchr(base, '.');
+    int stem = dot && dot != base ? (int)(dot - base) : (int)strlen(base);
+    const char *format = o->format ? o->format : "geojson";
+    return (size_t)snprintf(path, size, "%s/%.*s.%s", o->out, stem, base, format) < size;
+}
+
+static int compare_texts(const void *a, const void *b) {
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Two images of one name would overwrite each other's result: refused before anything runs. */
+static bool names_collide(const options_t *o) {
+    char **names = calloc((size_t)o->nimages, sizeof *names);
+    bool collide = false, complete = names != NULL;
+    for (int i = 0; complete && i < o->nimages; i++) {
+        char path[4096];
+        complete = output_path(o, o->images[i], path, sizeof path) && (names[i] = strdup(path)) != NULL;
+    }
+    if (complete) {
+        qsort(names, (size_t)o->nimages, sizeof *names, compare_texts);
+        for (int i = 1; i < o->nimages && !collide; i++) {
+            collide = strcmp(names[i - 1], names[i]) == 0;
+        }
+    }
+    for (int i = 0; names && i < o->nimages; i++) {
+        free(names[i]);
+    }
+    free(names);
+    return collide;
+}
+
+/* ---- running ---- */
+
+static void print_error(const char *what, const err_t *err) {
+    fprintf(stderr, "%s: %s (%s)\n", what, err->message, err->code);
+}
+
+typedef struct {
+    const char *name;
+    int number, of, percent;
+} progress_t;
+
+static void on_progress(void *arg, const char *stage, double fraction) {
+    progress_t *p = arg;
+    int percent = (int)(fraction * 100);
+    if (percent != p->percent) {
+        p->percent = percent;
+        fprintf(stderr, "\r\033[K[%d/%d] %s  %s %d%%", p->number, p->of, p->name, stage, percent);
+    }
+}
+
+static void print_result(const options_t *o, const char *image, const result_t *r) {
+    if (o->quiet) {
+        return;
+    }
+    fprintf(stderr, "%s: %u object%s%s%s\n", image, r->count, r->count == 1 ? "" : "s", r->note[0] ? ". " : "",
+            r->note);
+    for (int i = 0; o->timings && i < r->nstages; i++) {
+        fprintf(stderr, "  %-10s %8.3f s\n", r->stages[i].name, r->stages[i].seconds);
+    }
+}
+
+static bool run_one(pipeline_t *p, const options_t *o, const config_t *cfg, int i) {
+    const char *image = o->images[i];
+    bool show = !o->quiet && isatty(STDERR_FILENO);
+    progress_t progress = {.name = base_name(image), .number = i + 1, .of = o->nimages, .percent = -1};
+    pipeline_callbacks_t cb = {.arg = &progress, .progress = show ? on_progress : NULL};
+    pipeline_params_t params = {.threshold = o->threshold,
+                                .detect_holes = o->holes,
+                                .page = o->page - 1,
+                                .limits = {.max_pixels = cfg->max_image_pixels,
+                                           .max_decoded_bytes = cfg->max_decoded_bytes,
+                                           .max_pages = (int32_t)cfg->max_image_pages},
+                                .max_objects = (uint32_t)cfg->max_objects};
+    char path[4096];
+    result_t result;
+    err_t err;
+    err_clear(&err);
+    err_kind_t k = pipeline_run(p, image, &params, &cb, &result, &err);
+    if (show) {
+        fputs("\r\033[K", stderr);
+    }
+    if (k == ERR_OK && !output_path(o, image, path, sizeof path)) {
+        k = err_set(&err, ERR_INVALID, "output_write_failed", "The name of the result is too long.", NULL);
+    }
+    if (k == ERR_OK) {
+        output_options_t oo = {.image_name = base_name(image), .stage_times = o->timings};
+        k = output_write_file(&result, path, &oo, &err);
+    }
+    if (k == ERR_OK) {
+        print_result(o, image, &result);
+    } else {
+        print_error(image, &err);
+    }
+    result_free(&result);
+    return k == ERR_OK;
+}
+
+/* --model: a folder with a model.json, else a name in MODELS_DIR, else the first model there. */
+static err_kind_t find_model(const options_t *o, const config_t *cfg, model_spec_t *spec, err_t *err) {
+    if (o->model && (strchr(o->model, '/') || strcmp(o->model, ".") == 0)) {
+        return model_spec_load(o->model, spec, err);
+    }
+    model_registry_t reg;
+    err_kind_t k = models_load(cfg->models_dir, o->model ? o->model : cfg->worker_models, &reg, err);
+    if (k == ERR_OK) {
+        *spec = reg.models[0];
+        models_free(&reg);
+    } else if (o->model && is_folder(o->model)) {
+        k = model_spec_load(o->model, spec, err);
+    }
+    return k;
+}
+
+int cli_run(int argc, char **argv, const config_t *cfg) {
+    options_t o;
+    int code = EXIT_FINE;
+    if (parse_options(argc, argv, cfg, &o, &code) != 0) {
+        return code;
+    }
+    if (o.out_is_dir && names_collide(&o)) {
+        return usage("two images have the same name, so their results would overwrite each other");
+    }
+    if (o.out_is_dir && !is_folder(o.out) && mkdir(o.out, 0777) != 0) {
+        fprintf(stderr, "segworker run: the folder %s cannot be created: %s\n", o.out, strerror(errno));
+        return EXIT_FAILED;
+    }
+    model_spec_t *spec = calloc(1, sizeof *spec);
+    pipeline_t *p = NULL;
+    err_t err;
+    err_clear(&err);
+    err_kind_t k = ERR_NO_MEMORY;
+    if (spec) {
+        k = find_model(&o, cfg, spec, &err);
+    }
+    if (k == ERR_OK) {
+        pipeline_set_threads(o.threads);
+        k = pipeline_create(spec, o.device, &p, &err);
+    }
+    if (k != ERR_OK) {
+        print_error("segworker run", &err);
+        code = EXIT_FAILED;
+    }
+    for (int i = 0; k == ERR_OK && i < o.nimages; i++) {
+        if (!run_one(p, &o, cfg, i)) {
+            code = EXIT_FAILED;
+        }
+    }
+    pipeline_free(p);
+    free(spec);
+    return code;
+}
+
+/* ---- segworker models ---- */
+
+int cli_models(int argc, char **argv, const config_t *cfg) {
+    if (argc > 1) {
+        bool help = strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0;
+        fputs(
+            "Usage: segworker models\n\nLists the models in MODELS_DIR: name, version, title; broken ones on stderr.\n",
+            help ? stdout : stderr);
+        return help ? EXIT_FINE : EXIT_USAGE;
+    }
+    model_registry_t reg;
+    err_t err;
+    err_clear(&err);
+    if (models_load(cfg->models_dir, cfg->worker_models, &reg, &err) != ERR_OK) {
+        print_error("segworker models", &err);
+        return EXIT_FAILED;
+    }
+    for (int i = 0; i < reg.count; i++) {
+        const model_spec_t *m = &reg.models[i];
+        printf("%s\t%s\t%s\n", m->name, m->version, m->title);
+    }
+    for (int i = 0; i < reg.nproblems; i++) {
+        print_error(reg.problems[i].name, &reg.problems[i].err);
+    }
+    int code = reg.nproblems ? EXIT_FAILED : EXIT_FINE;
+    models_free(&reg);
+    return code;
+}
