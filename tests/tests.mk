@@ -5,16 +5,17 @@ UNIT_SRC := $(sort $(shell find tests/unit -name 'test_*.c'))
 UNIT_BIN := $(patsubst tests/unit/%.c,$(BUILD)/unit/%,$(UNIT_SRC))
 GATEWAY_TEST_OBJ := $(filter-out $(call obj,gateway/main.c),$(GATEWAY_OBJ))
 SEGWORKER_TEST_OBJ := $(filter-out $(call obj,segworker/main.c),$(SEGWORKER_OBJ))
+UNIT_SUPPORT_OBJ := $(call obj,$(sort $(wildcard tests/unit/support/*.c)))
 
-$(BUILD)/unit/common/%: $(BUILD)/obj/tests/unit/common/%.c.o $(BUILD)/libcommon.a
+$(BUILD)/unit/common/%: $(BUILD)/obj/tests/unit/common/%.c.o $(UNIT_SUPPORT_OBJ) $(BUILD)/libcommon.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $< $(BUILD)/libcommon.a -lcmocka $(COMMON_LIBS)
-$(BUILD)/unit/gateway/%: $(BUILD)/obj/tests/unit/gateway/%.c.o $(GATEWAY_TEST_OBJ) $(BUILD)/libcommon.a
+	$(CC) $(LDFLAGS) -o $@ $< $(UNIT_SUPPORT_OBJ) $(BUILD)/libcommon.a -lcmocka $(COMMON_LIBS)
+$(BUILD)/unit/gateway/%: $(BUILD)/obj/tests/unit/gateway/%.c.o $(GATEWAY_TEST_OBJ) $(UNIT_SUPPORT_OBJ) $(BUILD)/libcommon.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $< $(GATEWAY_TEST_OBJ) $(BUILD)/libcommon.a -lcmocka $(GATEWAY_LIBS)
-$(BUILD)/unit/segworker/%: $(BUILD)/obj/tests/unit/segworker/%.c.o $(SEGWORKER_TEST_OBJ) $(BUILD)/libcommon.a
+	$(CC) $(LDFLAGS) -o $@ $< $(GATEWAY_TEST_OBJ) $(UNIT_SUPPORT_OBJ) $(BUILD)/libcommon.a -lcmocka $(GATEWAY_LIBS)
+$(BUILD)/unit/segworker/%: $(BUILD)/obj/tests/unit/segworker/%.c.o $(SEGWORKER_TEST_OBJ) $(UNIT_SUPPORT_OBJ) $(BUILD)/libcommon.a
 	@mkdir -p $(@D)
-	$(CXX) $(LDFLAGS) -o $@ $< $(SEGWORKER_TEST_OBJ) $(BUILD)/libcommon.a -lcmocka $(SEGWORKER_LIBS)
+	$(CXX) $(LDFLAGS) -o $@ $< $(SEGWORKER_TEST_OBJ) $(UNIT_SUPPORT_OBJ) $(BUILD)/libcommon.a -lcmocka $(SEGWORKER_LIBS)
 
 .PHONY: unit
 .SECONDARY:
