@@ -1,0 +1,215 @@
+/*
+ * Jobs, see jobs.h. What concerns many jobs walks through them in pages by id, so that memory stays bounded and a job
+ * that changes meanwhile is met at most once.
+ */
+#include "jobs.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "job_json.h"
+#include "route_util.h"
+
+enum { LIVE_MAX = 64 };
+
+#define FIRST_ID "00000000-0000-0000-0000-000000000000"
+#define UNFINISHED "j.state IN ('queued', 'active', 'delayed')"
+
+/* Calls change for each id that the query gives ($1: id, $2: greatest id so far; 500 rows a time). A job that is no
+ * longer in a state to be changed is passed over. */
+static err_kind_t for_each_job(gateway_t *gw, const char *sql, const char *id,
+                               err_kind_t (*change)(queue_t *q, const char *job_id, err_t *err), int *changed,
+                               err_t *err) {
+    char after[JOB_ID_LEN] = FIRST_ID;
+    *changed = 0;
+    for (;;) {
+        PGresult *res = NULL;
+        err_kind_t kind = pg_query(gw->pg, sql, 2, (const char *const[]){id, after}, &res, err);
+        const int n = kind == ERR_OK ? PQntuples(res) : 0;
+        for (int i = 0; i < n && kind == ERR_OK; i++) {
+            kind = change(gw->queue, pg_get(res, i, "id"), err);
+            *changed += kind == ERR_OK;
+            if (kind == ERR_CONFLICT || kind == ERR_NOT_FOUND) {
+                kind = ERR_OK;
+            }
+        }
+        if (n > 0) {
+            snprintf(after, sizeof after, "%s", pg_get(res, n - 1, "id"));
+        }
+        PQclear(res);
+        if (kind != ERR_OK || n == 0) {
+            return kind;
+        }
+    }
+}
+
+static err_kind_t cancel_one(queue_t *q, const char *job_id, err_t *err) {
+    job_state_t state = JOB_QUEUED;
+    return queue_cancel(q, job_id, &state, err);
+}
+
+err_kind_t jobs_cancel_where(gateway_t *gw, jobs_scope_t scope, const char *id, int *cancelled, err_t *err) {
+    return for_each_job(gw,
+                        scope == JOBS_OF_PROJECT
+                            ? "SELECT j.id FROM jobs j WHERE j.project_id = $1 AND j.id > $2::uuid AND " UNFINISHED
+                              " ORDER BY j.id LIMIT 500"
+                            : "SELECT j.id FROM jobs j WHERE j.image_id = $1 AND j.id > $2::uuid AND " UNFINISHED
+                              " ORDER BY j.id LIMIT 500",
+                        id, cancel_one, cancelled, err);
+}
+
+err_kind_t jobs_cancel_project(http_request_t *req, err_t *err) {
+    int cancelled = 0;
+    err_kind_t kind = route_own_project(req->gw, req->user.id, req->params[0], err);
+    if (kind == ERR_OK) {
+        kind = jobs_cancel_where(req->gw, JOBS_OF_PROJECT, req->params[0], &cancelled, err);
+    }
+    if (kind != ERR_OK) {
+        return kind;
+    }
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddNumberToObject(json, "cancelled", cancelled);
+    return http_reply_json(req, 200, json);
+}
+
+err_kind_t jobs_retry_project(http_request_t *req, err_t *err) {
+    int retried = 0;
+    err_kind_t kind = route_own_project(req->gw, req->user.id, req->params[0], err);
+    if (kind == ERR_OK) {
+        kind =
+            for_each_job(req->gw,
+                         "SELECT j.id FROM images i JOIN jobs j ON j.id = i.latest_job_id WHERE i.project_id = $1 AND "
+                         "j.id > $2::uuid AND j.state = 'failed' ORDER BY j.id LIMIT 500",
+                         req->params[0], queue_retry, &retried, err);
+    }
+    if (kind != ERR_OK) {
+        return kind;
+    }
+    cJSON *json = cJSON_CreateObject();
+    cJSON_AddNumberToObject(json, "retried", retried);
+    return http_reply_json(req, 200, json);
+}
+
+/* ---- one job ---- */
+
+/* Answers with the caller's job, or ERR_NOT_FOUND. */
+static err_kind_t reply_job(http_request_t *req, int status, err_t *err) {
+    PGresult *res = NULL;
+    const char *sql = arena_printf(req->arena,
+                                   "SELECT %s FROM jobs j JOIN images i ON i.id = j.image_id JOIN projects p ON p.id = "
+                                   "j.project_id WHERE j.id = $1 AND p.owner_id = $2",
+                                   JOB_COLUMNS);
+    if (!sql) {
+        return err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", NULL);
+    }
+    err_kind_t kind = pg_query(req->gw->pg, sql, 2, (const char *const[]){req->params[0], req->user.id}, &res, err);
+    if (kind == ERR_OK && PQntuples(res) == 0) {
+        kind = route_not_found(err, "job");
+    } else if (kind == ERR_OK) {
+        cJSON *json = job_json(req->gw->queue, res, 0, true);
+        kind = json ? http_reply_json(req, status, json)
+                    : err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", NULL);
+    }
+    PQclear(res);
+    return kind;
+}
+
+static err_kind_t own_job(http_request_t *req, err_t *err) {
+    PGresult *res = NULL;
+    err_kind_t kind = pg_query(req->gw->pg,
+                               "SELECT 1 FROM jobs j JOIN projects p ON p.id = j.project_id WHERE j.id = $1 AND "
+                               "p.owner_id = $2",
+                               2, (const char *const[]){req->params[0], req->user.id}, &res, err);
+    if (kind == ERR_OK && PQntuples(res) == 0) {
+        kind = route_not_found(err, "job");
+    }
+    PQclear(res);
+    return kind;
+}
+
+err_kind_t jobs_get(http_request_t *req, err_t *err) {
+    return reply_job(req, 200, err);
+}
+
+err_kind_t jobs_cancel(http_request_t *req, err_t *err) {
+    err_kind_t kind = own_job(req, err);
+    if (kind == ERR_OK) {
+        kind = cancel_one(req->gw->queue, req->params[0], err);
+    }
+    return kind == ERR_OK ? reply_job(req, 202, err) : kind;
+}
+
+err_kind_t jobs_retry(http_request_t *req, err_t *err) {
+    err_kind_t kind = own_job(req, err);
+    if (kind == ERR_OK) {
+        kind = queue_retry(req->gw->queue, req->params[0], err);
+    }
+    return kind == ERR_OK ? reply_job(req, 202, err) : kind;
+}
+
+/* ---- the list ---- */
+
+/* "unfinished" or one state; NULL when absent. */
+static err_kind_t parse_state(http_request_t *req, const char **array, err_t *err) {
+    const char *word = http_query(req, "state");
+    job_state_t state = JOB_QUEUED;
+    *array = NULL;
+    if (!word) {
+        return ERR_OK;
+    }
+    if (strcmp(word, "unfinished") == 0) {
+        *array = "{queued,active,delayed}";
+        return ERR_OK;
+    }
+    if (!job_state_parse(word, &state)) {
+        return err_set(
+            err, ERR_INVALID, "parameter_invalid",
+            "The parameter “state” must be queued, active, delayed, completed, failed, cancelled or unfinished.", NULL);
+    }
+    *array = arena_printf(req->arena, "{%s}", job_state_name(state));
+    return *array ? ERR_OK : err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", NULL);
+}
+
+err_kind_t jobs_list(http_request_t *req, err_t *err) {
+    route_page_t page;
+    const char *states = NULL;
+    const char *project = http_query(req, "projectId");
+    err_kind_t kind = route_page_parse(req, &page, err);
+    if (kind == ERR_OK) {
+        kind = parse_state(req, &states, err);
+    }
+    if (kind == ERR_OK && project && !pg_is_uuid(project)) {
+        kind =
+            err_set(err, ERR_INVALID, "parameter_invalid", "The parameter “projectId” must be a project's id.", NULL);
+    }
+    if (kind != ERR_OK) {
+        return kind;
+    }
+    const char *sql = arena_printf(
+        req->arena,
+        "SELECT %s FROM jobs j JOIN images i ON i.id = j.image_id JOIN projects p ON p.id = j.project_id WHERE "
+        "p.owner_id = $1 AND ($2::uuid IS NULL OR j.project_id = $2::uuid) AND ($3::text[] IS NULL OR j.state = ANY "
+        "($3::text[])) AND ($4::timestamptz IS NULL OR (j.created_at, j.id) < ($4::timestamptz, $5::uuid)) "
+        "ORDER BY j.created_at DESC, j.id DESC LIMIT $6::int",
+        JOB_COLUMNS);
+    if (!sql) {
+        return err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", NULL);
+    }
+    PGresult *res = NULL;
+    kind = pg_query(req->gw->pg, sql, 6,
+                    (const char *const[]){req->user.id, project, states, page.created_at, page.id, page.limit_plus_one},
+                    &res, err);
+    if (kind != ERR_OK) {
+        return kind;
+    }
+    cJSON *json = cJSON_CreateObject();
+    cJSON *items = cJSON_AddArrayToObject(json, "items");
+    int live = 0;
+    for (int i = 0; i < PQntuples(res) && i < page.limit; i++) {
+        const bool active = strcmp(pg_get(res, i, "job_state"), "active") == 0 && live++ < LIVE_MAX;
+        cJSON_AddItemToArray(items, job_json(req->gw->queue, res, i, active));
+    }
+    route_page_next(req, &page, res, "job_created_at", "job_id", json);
+    PQclear(res);
+    return http_reply_json(req, 200, json);
+}

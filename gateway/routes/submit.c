@@ -1,0 +1,296 @@
+/*
+ * Creating jobs, see submit.h. Every insert is one statement that also moves images.latest_job_id, so that the two
+ * cannot differ. Two triggers of one image at the same time meet at the unique index jobs_one_unfinished_per_image:
+ * the second inserts nothing and reads the first one's job.
+ */
+#include "submit.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/timeutil.h"
+#include "route_util.h"
+
+/* The model of an image that names none: the project's, else of those registered the one whose name occurs in the
+ * image's name, else in the project's title, else the first. i, p: the image and its project. */
+#define MODEL_FOR(wanted)                                                                                              \
+    "COALESCE(" wanted ", p.default_model, (SELECT m.name FROM models m ORDER BY "                                     \
+    "strpos(lower(i.name), lower(m.name)) > 0 DESC, strpos(lower(p.title), lower(m.name)) > 0 DESC, m.name LIMIT 1))"
+
+#define ON_CONFLICT " ON CONFLICT (image_id) WHERE state IN ('queued', 'active', 'delayed') DO NOTHING "
+
+enum { BATCH_MAX = 10000, TOTAL_TTL_MS = 1000 };
+
+void submit_defaults(submit_request_t *sr) {
+    *sr = (submit_request_t){.priority = 5, .model = NULL, .threshold = NAN, .detect_holes = -1};
+}
+
+err_kind_t submit_parse(const cJSON *body, submit_request_t *sr, err_t *err) {
+    submit_defaults(sr);
+    double priority = 5;
+    bool given = false, holes = false;
+    err_kind_t kind = route_field_number(body, "priority", 1, 10, true, false, NULL, &priority, err);
+    if (kind == ERR_OK) {
+        kind = route_field_text(body, "model", 1, 63, true, NULL, &sr->model, err);
+    }
+    if (kind == ERR_OK) {
+        kind = route_field_number(body, "threshold", 0.1, 0.9, false, true, NULL, &sr->threshold, err);
+    }
+    if (kind == ERR_OK) {
+        kind = route_field_bool(body, "detectHoles", &given, &holes, err);
+    }
+    sr->priority = (int)priority;
+    sr->detect_holes = given ? holes : -1;
+    return kind;
+}
+
+/* Unfinished jobs of everybody. Counted at most once a second: the bound protects memory, it need not be exact. */
+static err_kind_t count_total(pg_conn_t *conn, int64_t *total, err_t *err) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static int64_t cached, counted_at;
+    const int64_t now = time_mono_ms();
+    pthread_mutex_lock(&lock);
+    const bool fresh = counted_at != 0 && now - counted_at < TOTAL_TTL_MS;
+    if (!fresh) {
+        counted_at = now; /* others go on with the old number while this thread counts */
+    }
+    *total = cached;
+    pthread_mutex_unlock(&lock);
+    if (fresh) {
+        return ERR_OK;
+    }
+    PGresult *res = NULL;
+    err_kind_t kind = pg_exec(conn, "SELECT count(*) AS n FROM jobs WHERE state IN ('queued', 'active', 'delayed')", 0,
+                              NULL, &res, err);
+    if (kind == ERR_OK) {
+        *total = pg_get_int(res, 0, "n", 0);
+        pthread_mutex_lock(&lock);
+        cached = *total;
+        pthread_mutex_unlock(&lock);
+    }
+    PQclear(res);
+    return kind;
+}
+
+err_kind_t submit_check(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *project_id,
+                        const submit_request_t *sr, int wanted, err_t *err) {
+    static const char sql[] =
+        "SELECT COALESCE($3, p.default_model) AS wanted, "
+        "EXISTS (SELECT 1 FROM models) AS any_model, "
+        "EXISTS (SELECT 1 FROM models m WHERE m.name = COALESCE($3, p.default_model)) AS known, "
+        "(SELECT string_agg(f.name, ', ' ORDER BY f.name) FROM (SELECT name FROM models ORDER BY name LIMIT 8) f) AS "
+        "offered, "
+        "(SELECT count(*) FROM (SELECT 1 FROM jobs WHERE user_id = $1 AND state IN ('queued', 'active', 'delayed') "
+        "LIMIT $4::bigint) q) AS mine FROM projects p WHERE p.id = $2 AND p.owner_id = $1";
+    char limit[24];
+    snprintf(limit, sizeof limit, "%lld", (long long)gw->cfg->max_queued_per_user + 1);
+    PGresult *res = NULL;
+    err_kind_t kind = pg_exec(conn, sql, 4, (const char *const[]){user_id, project_id, sr->model, limit}, &res, err);
+    if (kind != ERR_OK) {
+        return kind;
+    }
+    int64_t total = 0;
+    if (PQntuples(res) == 0) {
+        kind = route_not_found(err, "project");
+    } else if (!pg_get_bool(res, 0, "any_model")) {
+        kind = err_set(err, ERR_UNAVAILABLE, "no_model_available",
+                       "No worker has offered a model yet. Start a segworker and try again.", NULL);
+    } else if (pg_get(res, 0, "wanted") && !pg_get_bool(res, 0, "known")) {
+        kind = err_setf(err, ERR_INVALID, "model_unknown", "There is no model \"%.63s\". There are: %.150s.",
+                        pg_get(res, 0, "wanted"), pg_get(res, 0, "offered"));
+    } else if (pg_get_int(res, 0, "mine", 0) + wanted > gw->cfg->max_queued_per_user) {
+        kind = err_setf(err, ERR_LIMIT, "queue_full_user",
+                        "You have %lld jobs waiting; %lld are allowed. Wait until some are done.",
+                        (long long)pg_get_int(res, 0, "mine", 0), (long long)gw->cfg->max_queued_per_user);
+    } else {
+        kind = count_total(conn, &total, err);
+        if (kind == ERR_OK && total + wanted > gw->cfg->max_queued_total) {
+            kind =
+                err_set(err, ERR_UNAVAILABLE, "queue_full", "The queue is full. Please try again in a minute.", NULL);
+        }
+    }
+    PQclear(res);
+    return kind;
+}
+
+static err_kind_t read_existing(pg_conn_t *conn, const char *image_id, submit_result_t *out, bool *found, err_t *err) {
+    PGresult *res = NULL;
+    err_kind_t kind = pg_exec(conn,
+                              "SELECT i.id AS image_id, j.id AS job_id, j.model, j.state, j.priority FROM images i "
+                              "LEFT JOIN jobs j ON j.image_id = i.id AND j.state IN ('queued', 'active', 'delayed') "
+                              "WHERE i.id = $1",
+                              1, (const char *const[]){image_id}, &res, err);
+    if (kind != ERR_OK) {
+        return kind;
+    }
+    if (PQntuples(res) == 0) {
+        PQclear(res);
+        return route_not_found(err, "image");
+    }
+    const char *id = pg_get(res, 0, "job_id");
+    *found = id != NULL;
+    if (id) {
+        snprintf(out->job_id, sizeof out->job_id, "%s", id);
+        snprintf(out->model, sizeof out->model, "%s", pg_get(res, 0, "model"));
+        snprintf(out->state, sizeof out->state, "%s", pg_get(res, 0, "state"));
+        out->priority = (int)pg_get_int(res, 0, "priority", 5);
+        out->existing = true;
+    }
+    PQclear(res);
+    return ERR_OK;
+}
+
+/* Parameters 3.. of both inserts. */
+typedef struct {
+    char threshold[32], priority[16], attempts[24];
+} insert_texts_t;
+
+static void insert_texts(const gateway_t *gw, const submit_request_t *sr, insert_texts_t *t) {
+    snprintf(t->threshold, sizeof t->threshold, "%.17g", sr->threshold);
+    snprintf(t->priority, sizeof t->priority, "%d", sr->priority);
+    snprintf(t->attempts, sizeof t->attempts, "%lld", (long long)gw->cfg->max_attempts);
+}
+
+err_kind_t submit_image(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *image_id,
+                        const submit_request_t *sr, submit_result_t *out, err_t *err) {
+    static const char sql[] =
+        "WITH ins AS (INSERT INTO jobs (user_id, project_id, image_id, model, threshold, detect_holes, priority, "
+        "max_attempts) SELECT $1::uuid, i.project_id, i.id, " MODEL_FOR(
+            "$3") ", "
+                  "COALESCE($4::float8, p.default_threshold), COALESCE($5::boolean, p.detect_holes), $6::int, $7::int "
+                  "FROM images i JOIN projects p ON p.id = i.project_id WHERE i.id = $2" ON_CONFLICT
+                  "RETURNING id, image_id, model), "
+                  "upd AS (UPDATE images SET latest_job_id = ins.id FROM ins WHERE images.id = ins.image_id) "
+                  "SELECT id, model FROM ins";
+    insert_texts_t t;
+    insert_texts(gw, sr, &t);
+    memset(out, 0, sizeof *out);
+    snprintf(out->image_id, sizeof out->image_id, "%s", image_id);
+    const char *const params[] = {user_id,
+                                  image_id,
+                                  sr->model,
+                                  isnan(sr->threshold) ? NULL : t.threshold,
+                                  sr->detect_holes < 0 ? NULL : (sr->detect_holes ? "true" : "false"),
+                                  t.priority,
+                                  t.attempts};
+    /* The unfinished job may end between the insert that met it and the read: then there is room for a new one. */
+    for (int round = 0; round < 5; round++) {
+        PGresult *res = NULL;
+        err_kind_t kind = pg_exec(conn, sql, 7, params, &res, err);
+        if (kind != ERR_OK) {
+            return kind;
+        }
+        const bool inserted = PQntuples(res) == 1;
+        if (inserted) {
+            snprintf(out->job_id, sizeof out->job_id, "%s", pg_get(res, 0, "id"));
+            snprintf(out->model, sizeof out->model, "%s", pg_get(res, 0, "model"));
+            snprintf(out->state, sizeof out->state, "queued");
+            out->priority = sr->priority;
+        }
+        PQclear(res);
+        bool found = inserted;
+        if (!inserted) {
+            kind = read_existing(conn, image_id, out, &found, err);
+        }
+        if (kind != ERR_OK || found) {
+            return kind;
+        }
+    }
+    return err_set(err, ERR_UNAVAILABLE, "image_busy", "The image's jobs change too fast. Please try again.", NULL);
+}
+
+/* The images a batch is about, as a query with $1 project, $2 ids or NULL, $3 only those without a result. */
+#define BATCH_IMAGES                                                                                                   \
+    "SELECT i.id FROM images i WHERE i.project_id = $1 AND ($2::uuid[] IS NULL OR i.id = ANY ($2::uuid[])) AND "       \
+    "(NOT $3::boolean OR i.current_segmentation_id IS NULL)"
+
+/* How many images are meant, how many of them have an unfinished job, and whether all the ids are the project's. */
+static err_kind_t batch_count(pg_conn_t *conn, const char *project_id, const char *uuid_array, int distinct_ids,
+                              bool only_missing, int64_t *meant, int64_t *busy, err_t *err) {
+    static const char sql[] =
+        "WITH want AS (" BATCH_IMAGES ") SELECT (SELECT count(*) FROM want) AS meant, "
+        "(SELECT count(*) FROM want w JOIN jobs j ON j.image_id = w.id AND j.state IN ('queued', 'active', 'delayed')) "
+        "AS busy, (SELECT count(*) FROM images i WHERE i.project_id = $1 AND i.id = ANY ($2::uuid[])) AS known";
+    PGresult *res = NULL;
+    err_kind_t kind = pg_exec(
+        conn, sql, 3, (const char *const[]){project_id, uuid_array, only_missing ? "true" : "false"}, &res, err);
+    if (kind != ERR_OK) {
+        return kind;
+    }
+    *meant = pg_get_int(res, 0, "meant", 0);
+    *busy = pg_get_int(res, 0, "busy", 0);
+    if (uuid_array && pg_get_int(res, 0, "known", 0) != distinct_ids) {
+        kind = err_setf(err, ERR_NOT_FOUND, "not_found", "%lld of the %d images are not in this project.",
+                        (long long)(distinct_ids - pg_get_int(res, 0, "known", 0)), distinct_ids);
+    }
+    PQclear(res);
+    return kind;
+}
+
+err_kind_t submit_batch(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *project_id,
+                        const char *uuid_array, int distinct_ids, bool only_missing, const submit_request_t *sr,
+                        submit_batch_t *out, err_t *err) {
+    /* Times differ by a microsecond each, so that the oldest image comes first wherever jobs are put in order. */
+    static const char sql[] =
+        "WITH b AS (SELECT gen_random_uuid() AS id), want AS (" BATCH_IMAGES " AND NOT EXISTS (SELECT 1 FROM jobs j "
+        "WHERE j.image_id = i.id AND j.state IN ('queued', 'active', 'delayed')) ORDER BY i.created_at, i.id LIMIT "
+        "10000), ins AS (INSERT INTO jobs (user_id, project_id, image_id, batch_id, model, threshold, detect_holes, "
+        "priority, max_attempts, created_at) SELECT $4::uuid, i.project_id, i.id, b.id, " MODEL_FOR(
+            "$5") ", "
+                  "COALESCE($6::float8, p.default_threshold), COALESCE($7::boolean, p.detect_holes), $8::int, $9::int, "
+                  "now() + "
+                  "row_number() OVER (ORDER BY i.created_at, i.id) * interval '1 microsecond' FROM b, want w JOIN "
+                  "images i ON "
+                  "i.id = w.id JOIN projects p ON p.id = i.project_id" ON_CONFLICT "RETURNING id, image_id), "
+                  "upd AS (UPDATE images SET latest_job_id = ins.id FROM ins WHERE images.id = ins.image_id) "
+                  "SELECT (SELECT id FROM b) AS batch_id, (SELECT count(*) FROM ins) AS accepted";
+    int64_t meant = 0, busy = 0;
+    memset(out, 0, sizeof *out);
+    err_kind_t kind = batch_count(conn, project_id, uuid_array, distinct_ids, only_missing, &meant, &busy, err);
+    if (kind != ERR_OK) {
+        return kind;
+    }
+    const int64_t wanted = meant - busy < BATCH_MAX ? meant - busy : BATCH_MAX;
+    kind = submit_check(gw, conn, user_id, project_id, sr, (int)wanted, err);
+    if (kind != ERR_OK) {
+        return kind;
+    }
+    insert_texts_t t;
+    insert_texts(gw, sr, &t);
+    const char *const params[] = {project_id,
+                                  uuid_array,
+                                  only_missing ? "true" : "false",
+                                  user_id,
+                                  sr->model,
+                                  isnan(sr->threshold) ? NULL : t.threshold,
+                                  sr->detect_holes < 0 ? NULL : (sr->detect_holes ? "true" : "false"),
+                                  t.priority,
+                                  t.attempts};
+    PGresult *res = NULL;
+    kind = pg_exec(conn, sql, 9, params, &res, err);
+    if (kind == ERR_OK) {
+        snprintf(out->batch_id, sizeof out->batch_id, "%s", pg_get(res, 0, "batch_id"));
+        out->accepted = (int)pg_get_int(res, 0, "accepted", 0);
+        out->already_queued = (int)(busy + (wanted - out->accepted));
+    }
+    PQclear(res);
+    return kind;
+}
+
+void submit_enqueue(gateway_t *gw, const submit_result_t *result, int *position) {
+    err_t err = {0};
+    *position = -1;
+    if (result->existing) {
+        if (strcmp(result->state, "queued") == 0) {
+            *position = queue_position(gw->queue, result->job_id, result->model, result->priority);
+        }
+        return;
+    }
+    if (queue_enqueue(gw->queue, result->job_id, result->model, result->priority, position, &err) != ERR_OK) {
+        log_error(LOG_WARN, "a job waits for the sweeper", &err);
+        *position = -1;
+    }
+}
