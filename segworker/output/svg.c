@@ -36,7 +36,7 @@ void text_write_svg(const result_t *r, const output_options_t *o, text_sink_t *s
         buf_puts(s->buf, "</title>\n");
     }
     buf_puts(s->buf, "<g fill=\"#2f80ed\" fill-opacity=\"0.25\" fill-rule=\"evenodd\" stroke=\"#2f80ed\" "
-                     "stroke-width=\"1.5\" stroke-linejoin=\"round\" vector-effect=\"non-scaling-stroke\">\n");
+                     "stroke-width=\"1.5\" stroke-linejoin=\"round\">\n");
     for (uint32_t i = 0; i < r->count; i++) {
         write_path(&r->objects[i], s->buf);
         text_flush(s, false);

@@ -7,15 +7,16 @@
 enum {
     SHORT_ARM = 6,
     LONG_ARM = 12,
-    MIN_NODES = 48, /* smaller objects have no room for two arms: round and angular cannot be told apart */
+    LONGEST_ARM = 48,
+    MIN_NODES = 96, /* smaller objects have no room for two arms: round and angular cannot be told apart */
     MIN_RUN = 3
 };
 
 #define RAD (3.14159265358979323846 / 180)
 #define MIN_TURN (45 * RAD)
 #define MAX_GROWTH (18 * RAD)
-#define MAX_BEND 0.6   /* px an arm may deviate from its line */
-#define MAX_REACH 1.25 /* px from the outline to where the lines meet */
+#define MAX_BEND 0.75 /* px an arm may deviate from its line */
+#define MAX_REACH 1.5 /* px from the outline to where the lines meet */
 
 typedef struct {
     const crack_t *cracks;
@@ -57,11 +58,6 @@ void corner_find_axis(const crack_t *cracks, size_t n, uint32_t *order, uint8_t 
     }
 }
 
-double corner_sigma(size_t n) {
-    double s = (double)n / 20;
-    return s < 0.7 ? 0.7 : s > 2 ? 2 : s;
-}
-
 static double turn_over(const vec_t *at, size_t n, size_t i, size_t arm) {
     vec_t a = at[(i + n - arm) % n], b = at[i], c = at[(i + arm) % n];
     double ux = b.x - a.x, uy = b.y - a.y, vx = c.x - b.x, vy = c.y - b.y;
@@ -72,17 +68,17 @@ typedef struct {
     double cx, cy, dx, dy, bend; /* centre, unit direction, greatest deviation */
 } line_t;
 
-/* Least-squares line through the nodes 2..LONG_ARM steps from i (the first one is rounded by the grid). */
-static line_t fit_arm(const vec_t *at, size_t n, size_t i, int step) {
+/* Least-squares line through the nodes 2..arm steps from i (the first one is rounded by the grid). */
+static line_t fit_arm(const vec_t *at, size_t n, size_t i, int step, int arm) {
     double sx = 0, sy = 0, xx = 0, xy = 0, yy = 0;
-    int count = LONG_ARM - 1;
-    for (int k = 2; k <= LONG_ARM; k++) {
+    int count = arm - 1;
+    for (int k = 2; k <= arm; k++) {
         vec_t p = at[(i + n + (size_t)((int)n + step * k)) % n];
         sx += p.x - at[i].x;
         sy += p.y - at[i].y;
     }
     line_t l = {.cx = at[i].x + sx / count, .cy = at[i].y + sy / count};
-    for (int k = 2; k <= LONG_ARM; k++) {
+    for (int k = 2; k <= arm; k++) {
         vec_t p = at[(i + n + (size_t)((int)n + step * k)) % n];
         xx += (p.x - l.cx) * (p.x - l.cx);
         xy += (p.x - l.cx) * (p.y - l.cy);
@@ -91,7 +87,7 @@ static line_t fit_arm(const vec_t *at, size_t n, size_t i, int step) {
     double angle = 0.5 * atan2(2 * xy, xx - yy);
     l.dx = cos(angle);
     l.dy = sin(angle);
-    for (int k = 2; k <= LONG_ARM; k++) {
+    for (int k = 2; k <= arm; k++) {
         vec_t p = at[(i + n + (size_t)((int)n + step * k)) % n];
         l.bend = fmax(l.bend, fabs((p.x - l.cx) * l.dy - (p.y - l.cy) * l.dx));
     }
@@ -113,8 +109,24 @@ static bool is_sharp(const vec_t *at, size_t n, size_t i, vec_t *where) {
     if (small < MIN_TURN || turn_over(at, n, i, LONG_ARM) > small + MAX_GROWTH) {
         return false;
     }
-    line_t a = fit_arm(at, n, i, -1), b = fit_arm(at, n, i, 1);
-    return a.bend <= MAX_BEND && b.bend <= MAX_BEND && lines_meet(&a, &b, at[i], where);
+    line_t a = fit_arm(at, n, i, -1, LONG_ARM), b = fit_arm(at, n, i, 1, LONG_ARM);
+    if (a.bend > MAX_BEND || b.bend > MAX_BEND || !lines_meet(&a, &b, at[i], where)) {
+        return false;
+    }
+    /* Longer arms, where they are as straight, put the corner more exactly. */
+    for (int arm = LONGEST_ARM; arm > LONG_ARM; arm /= 2) {
+        vec_t better;
+        if ((size_t)arm > n / 4) {
+            continue;
+        }
+        a = fit_arm(at, n, i, -1, arm);
+        b = fit_arm(at, n, i, 1, arm);
+        if (a.bend <= MAX_BEND && b.bend <= MAX_BEND && lines_meet(&a, &b, at[i], &better)) {
+            *where = better;
+            break;
+        }
+    }
+    return true;
 }
 
 /* The sharpest node of the run of candidates from i on; *end: the first node after the run. */

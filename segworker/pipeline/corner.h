@@ -21,7 +21,4 @@ void corner_find_axis(const crack_t *cracks, size_t n, uint32_t *order, uint8_t 
  */
 size_t corner_fix_sharp(vec_t *at, uint8_t *fixed, uint8_t *dir, size_t n, vec_t *work);
 
-/* Width of the smoothing in nodes for a ring of n cracks: less for tiny objects. */
-double corner_sigma(size_t n);
-
 #endif

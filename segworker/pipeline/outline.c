@@ -12,17 +12,31 @@
 
 #include "segworker/pipeline/corner.h"
 
-#define MAX_NORMAL_SHIFT 0.4  /* px; below 0.5 no pixel centre can change sides */
+#define MAX_NORMAL_SHIFT 0.45 /* px; below 0.5 no pixel centre can change sides */
+#define MAX_TRUE_SHIFT 0.55   /* px; how far the true border may be from a crack, and a little for the filter's bias */
 #define MAX_TANGENT_SHIFT 1.0 /* px */
 #define PINCH_CUT 10          /* 1/100 px */
 
-enum { G_RADIUS = 6, K_RADIUS = 2 * G_RADIUS };
+/* Widths of the smoothing in nodes. Each is used wherever its curve agrees with the pixels; see smooth_nodes. */
+static const int WIDTHS[] = {2, 4, 8};
+
+enum {
+    NODES_PER_WIDTH = 20, /* a ring shorter than this many nodes per unit of width is too small for that width */
+    G_RADIUS_MAX = 3 * 8,
+    K_RADIUS_MAX = 2 * G_RADIUS_MAX
+};
+
+typedef struct {
+    int radius;
+    double k[K_RADIUS_MAX + 1]; /* one half */
+} kernel_t;
 
 void outline_free(outline_t *o) {
     free(o->cracks);
     free(o->at);
     free(o->smooth);
     free(o->tmp);
+    free(o->wide);
     free(o->fixed);
     free(o->dir);
     free(o->order);
@@ -39,13 +53,14 @@ static bool reserve(outline_t *o, size_t cracks) {
     o->cracks = malloc(room * sizeof *o->cracks);
     o->at = malloc(nodes * sizeof *o->at);
     o->smooth = malloc(nodes * sizeof *o->smooth);
-    o->tmp = malloc((nodes + 2 * K_RADIUS + 1) * sizeof *o->tmp);
+    o->tmp = malloc((nodes + 2 * K_RADIUS_MAX + 1) * sizeof *o->tmp);
+    o->wide = malloc(nodes * sizeof *o->wide);
     o->fixed = malloc(nodes);
     o->dir = malloc(nodes);
     o->order = malloc((nodes + 4) * sizeof *o->order);
     o->keep = malloc(nodes);
-    if (o->cracks == NULL || o->at == NULL || o->smooth == NULL || o->tmp == NULL || o->fixed == NULL ||
-        o->dir == NULL || o->order == NULL || o->keep == NULL) {
+    if (o->cracks == NULL || o->at == NULL || o->smooth == NULL || o->tmp == NULL || o->wide == NULL ||
+        o->fixed == NULL || o->dir == NULL || o->order == NULL || o->keep == NULL) {
         outline_free(o);
         return false;
     }
@@ -86,19 +101,20 @@ static void make_nodes(outline_t *o) {
     }
 }
 
-static void make_kernel(double sigma, double k[K_RADIUS + 1]) {
-    double g[2 * K_RADIUS + 1] = {0}, sum = 0;
-    for (int i = -G_RADIUS; i <= G_RADIUS; i++) {
-        g[i + K_RADIUS] = exp(-0.5 * i * i / (sigma * sigma));
-        sum += g[i + K_RADIUS];
+static void make_kernel(double sigma, kernel_t *kernel) {
+    double g[2 * K_RADIUS_MAX + 1] = {0}, sum = 0;
+    int reach = (int)ceil(3 * sigma);
+    kernel->radius = 2 * reach;
+    for (int i = -reach; i <= reach; i++) {
+        g[i + K_RADIUS_MAX] = exp(-0.5 * i * i / (sigma * sigma));
+        sum += g[i + K_RADIUS_MAX];
     }
-    for (int i = 0; i <= K_RADIUS; i++) {
+    for (int i = 0; i <= kernel->radius; i++) {
         double twice = 0;
-        for (int j = -G_RADIUS; j <= G_RADIUS; j++) {
-            int at = i - j + K_RADIUS;
-            twice += at >= 0 && at <= 2 * K_RADIUS ? g[j + K_RADIUS] * g[at] : 0;
+        for (int j = i - reach; j <= reach; j++) {
+            twice += g[j + K_RADIUS_MAX] * g[i - j + K_RADIUS_MAX];
         }
-        k[i] = 2 * g[i + K_RADIUS] / sum - twice / (sum * sum);
+        kernel->k[i] = 2 * g[i + K_RADIUS_MAX] / sum - twice / (sum * sum);
     }
 }
 
@@ -106,59 +122,56 @@ static double clamp(double v, double limit) {
     return v > limit ? limit : v < -limit ? -limit : v;
 }
 
-static vec_t filter_node(const vec_t *p, const double k[K_RADIUS + 1], vec_t from, uint8_t dir) {
+static vec_t filter_node(const vec_t *p, const kernel_t *kernel) {
+    const double *k = kernel->k;
     vec_t s = {k[0] * p[0].x, k[0] * p[0].y};
-    for (int i = 1; i <= K_RADIUS; i++) {
+    for (int i = 1; i <= kernel->radius; i++) {
         s.x += k[i] * (p[-i].x + p[i].x);
         s.y += k[i] * (p[-i].y + p[i].y);
     }
-    bool horizontal = (dir & 1) == 0;
-    double dx = clamp(s.x - from.x, horizontal ? MAX_TANGENT_SHIFT : MAX_NORMAL_SHIFT);
-    double dy = clamp(s.y - from.y, horizontal ? MAX_NORMAL_SHIFT : MAX_TANGENT_SHIFT);
-    return (vec_t){from.x + dx, from.y + dy};
+    return s;
 }
 
 /* Nodes from..from+length (indices taken round the ring), both ends fixed: beyond an end the arc is continued by its
  * point reflection, which keeps straight arcs straight up to the corner. */
-static void smooth_arc(outline_t *o, size_t from, size_t length, const double *k) {
-    size_t n = o->nnodes;
-    vec_t *line = o->tmp + K_RADIUS, first = o->at[from % n], last = o->at[(from + length) % n];
+static void smooth_arc(outline_t *o, size_t from, size_t length, const kernel_t *k, vec_t *out) {
+    size_t n = o->nnodes, reach = (size_t)k->radius;
+    vec_t *line = o->tmp + reach, first = o->at[from % n], last = o->at[(from + length) % n];
     for (size_t i = 0; i <= length; i++) {
         line[i] = o->at[(from + i) % n];
     }
-    for (size_t i = 1; i <= K_RADIUS; i++) {
+    for (size_t i = 1; i <= reach; i++) {
         vec_t a = o->at[(from + (i < length ? i : length)) % n];
         vec_t b = o->at[(from + (i < length ? length - i : 0)) % n];
         *(line - i) = (vec_t){2 * first.x - a.x, 2 * first.y - a.y};
         line[length + i] = (vec_t){2 * last.x - b.x, 2 * last.y - b.y};
     }
-    o->smooth[from % n] = first;
-    o->smooth[(from + length) % n] = last;
+    out[from % n] = first;
+    out[(from + length) % n] = last;
     for (size_t i = 1; i < length; i++) {
-        size_t at = (from + i) % n;
-        o->smooth[at] = filter_node(line + i, k, o->at[at], o->dir[at]);
+        out[(from + i) % n] = filter_node(line + i, k);
     }
 }
 
-static void smooth_closed(outline_t *o, const double *k) {
-    size_t n = o->nnodes;
-    for (size_t i = 0; i < n + 2 * K_RADIUS; i++) {
-        o->tmp[i] = o->at[(i + n * K_RADIUS - K_RADIUS) % n];
+static void smooth_closed(outline_t *o, const kernel_t *k, vec_t *out) {
+    size_t n = o->nnodes, reach = (size_t)k->radius;
+    for (size_t i = 0; i < n + 2 * reach; i++) {
+        o->tmp[i] = o->at[(i + n * reach - reach) % n];
     }
     for (size_t i = 0; i < n; i++) {
-        o->smooth[i] = filter_node(o->tmp + i + K_RADIUS, k, o->at[i], o->dir[i]);
+        out[i] = filter_node(o->tmp + i + reach, k);
     }
 }
 
-static void smooth_nodes(outline_t *o, double sigma) {
-    double k[K_RADIUS + 1];
+static void smooth_with(outline_t *o, double sigma, vec_t *out) {
+    kernel_t k;
     size_t n = o->nnodes, first = n;
-    make_kernel(sigma, k);
+    make_kernel(sigma, &k);
     for (size_t i = 0; i < n && first == n; i++) {
         first = o->fixed[i] ? i : n;
     }
     if (first == n) {
-        smooth_closed(o, k);
+        smooth_closed(o, &k, out);
         return;
     }
     for (size_t at = first, length = 1; at < first + n; at += length) {
@@ -166,7 +179,62 @@ static void smooth_nodes(outline_t *o, double sigma) {
         while (!o->fixed[(at + length) % n]) {
             length++;
         }
-        smooth_arc(o, at, length, k);
+        smooth_arc(o, at, length, &k, out);
+    }
+}
+
+/* How far a node has moved across its crack. */
+static double normal_shift(const outline_t *o, const vec_t *moved, size_t i) {
+    return (o->dir[i] & 1) == 0 ? fabs(moved[i].y - o->at[i].y) : fabs(moved[i].x - o->at[i].x);
+}
+
+/* Number of set flags in the 2*reach+1 nodes around each node. */
+static void count_around(const uint8_t *flag, size_t n, size_t reach, uint32_t *count) {
+    uint32_t sum = 0;
+    for (size_t k = 0; k < 2 * reach + 1; k++) {
+        sum += flag[(n - reach + k) % n];
+    }
+    for (size_t i = 0; i < n; i++) {
+        count[i] = sum;
+        sum += flag[(i + reach + 1) % n];
+        sum -= flag[(i + n - reach) % n];
+    }
+}
+
+/* Takes over the wider curve where it and all its surroundings agree with the pixels, with a soft transition. */
+static void blend_wide(outline_t *o, size_t reach) {
+    size_t n = o->nnodes;
+    uint32_t full = (uint32_t)(2 * reach + 1);
+    for (size_t i = 0; i < n; i++) {
+        o->keep[i] = normal_shift(o, o->wide, i) <= MAX_TRUE_SHIFT;
+    }
+    count_around(o->keep, n, reach, o->order);
+    for (size_t i = 0; i < n; i++) {
+        o->keep[i] = o->order[i] == full;
+    }
+    count_around(o->keep, n, reach, o->order);
+    for (size_t i = 0; i < n; i++) {
+        double w = (double)o->order[i] / full;
+        o->smooth[i].x += w * (o->wide[i].x - o->smooth[i].x);
+        o->smooth[i].y += w * (o->wide[i].y - o->smooth[i].y);
+    }
+}
+
+/* A border that the pixels were sampled from passes within half a pixel of every crack. A wide filter gives the better
+ * curve where it keeps to that; where it does not (tight bends), the narrower one stands. */
+static void smooth_nodes(outline_t *o) {
+    size_t n = o->nnodes;
+    double narrow = clamp((double)n / NODES_PER_WIDTH, WIDTHS[0]);
+    smooth_with(o, narrow < 0.7 ? 0.7 : narrow, o->smooth);
+    for (size_t w = 1; w < sizeof WIDTHS / sizeof *WIDTHS && n >= (size_t)(NODES_PER_WIDTH * WIDTHS[w]); w++) {
+        smooth_with(o, WIDTHS[w], o->wide);
+        blend_wide(o, (size_t)WIDTHS[w]);
+    }
+    for (size_t i = 0; i < n; i++) {
+        bool horizontal = (o->dir[i] & 1) == 0;
+        vec_t from = o->at[i], *to = &o->smooth[i];
+        to->x = from.x + clamp(to->x - from.x, horizontal ? MAX_TANGENT_SHIFT : MAX_NORMAL_SHIFT);
+        to->y = from.y + clamp(to->y - from.y, horizontal ? MAX_NORMAL_SHIFT : MAX_TANGENT_SHIFT);
     }
 }
 
@@ -382,7 +450,7 @@ err_kind_t outline_build(outline_t *o, const int32_t *labels, int width, int hei
     size_t n = o->nnodes;
     if (level == OUTLINE_SMOOTH) {
         o->nnodes = corner_fix_sharp(o->at, o->fixed, o->dir, o->nnodes, o->tmp);
-        smooth_nodes(o, corner_sigma(o->ncracks));
+        smooth_nodes(o);
         simplify_nodes(o, tolerance);
         n = gather_kept(o);
     } else {

@@ -20,8 +20,8 @@ typedef enum {
     OUTLINE_CRACKS     /* the cracks; corners where the label touches itself are cut by 0.1 px */
 } outline_level_t;
 
-/* Longer rings are not smoothed: bounds the memory (about 60 bytes per crack) for images of pure noise. */
-#define OUTLINE_MAX_SMOOTH_CRACKS (1U << 21)
+/* Longer rings are not smoothed: bounds the memory (about 200 bytes per crack) for images of pure noise. */
+#define OUTLINE_MAX_SMOOTH_CRACKS (1U << 20)
 
 typedef struct {
     double x, y;
@@ -29,10 +29,10 @@ typedef struct {
 
 typedef struct {
     crack_t *cracks;
-    vec_t *at, *smooth, *tmp; /* nodes: where they are, smoothed, work space */
-    uint8_t *fixed;           /* per node: corner that must stay */
-    uint8_t *dir;             /* per node: direction of its crack */
-    uint32_t *order;          /* indices: corners, stack of the simplification */
+    vec_t *at, *smooth, *wide, *tmp; /* nodes: where they are, smoothed, smoothed more, work space */
+    uint8_t *fixed;                  /* per node: corner that must stay */
+    uint8_t *dir;                    /* per node: direction of its crack */
+    uint32_t *order;                 /* indices: corners, stack of the simplification */
     uint8_t *keep;
     size_t ncracks, nnodes;
     size_t room;
