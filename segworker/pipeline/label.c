@@ -10,7 +10,7 @@
 
 #define MAX_PIXELS ((int64_t)1 << 30)
 
-enum { BIT_MASK = 1, BIT_SEED = 2, BIT_BACKGROUND = 4 };
+enum { BIT_MASK = 1, BIT_SEED = 2, BIT_BACKGROUND = 4, SEVERAL = -1 };
 
 typedef struct {
     const label_params_t *p;
@@ -20,6 +20,7 @@ typedef struct {
     uint8_t *mask;   /* BIT_* per pixel */
     int32_t *labels; /* the result */
     int32_t *parts;  /* scratch: components */
+    uint32_t nparts; /* of the mask */
     float *smooth;   /* owned smoothed distance, or NULL */
     uint32_t *areas; /* of the last components */
     uint32_t count;  /* labels in use */
@@ -149,20 +150,29 @@ static err_kind_t place_seeds(work_t *k, err_t *err) {
     if (kind != ERR_OK) {
         return kind;
     }
+    k->nparts = n;
+    int32_t *seed_of = calloc((size_t)n + 1, sizeof *seed_of); /* the part's only seed; SEVERAL when there are more */
+    if (seed_of == NULL) {
+        return no_memory(err);
+    }
     for (size_t i = 0; i < k->pixels; i++) {
         if (k->labels[i] != 0) {
-            k->areas[k->parts[i]] = 0; /* has a seed: nothing to add */
+            int32_t *seed = &seed_of[k->parts[i]];
+            *seed = *seed == 0 || *seed == k->labels[i] ? k->labels[i] : SEVERAL;
         }
     }
-    int64_t least = k->p->min_area > 1 ? k->p->min_area : 1;
-    uint32_t added = number_large(k->areas, n, least);
-    for (size_t i = 0; i < k->pixels && added > 0; i++) {
-        uint32_t number = k->areas[k->parts[i]];
-        if (number != 0) {
-            k->labels[i] = (int32_t)(k->count + number);
+    for (uint32_t c = 1; c <= n; c++) {
+        if (seed_of[c] == 0 && (int64_t)k->areas[c] >= k->p->min_area) {
+            seed_of[c] = (int32_t)++k->count;
         }
     }
-    k->count += added;
+    /* A part with one seed is that object, all of it: only parts with several seeds are left for the flooding. */
+    for (size_t i = 0; i < k->pixels; i++) {
+        if (seed_of[k->parts[i]] > 0) {
+            k->labels[i] = seed_of[k->parts[i]];
+        }
+    }
+    free(seed_of);
     return ERR_OK;
 }
 
@@ -327,7 +337,7 @@ err_kind_t label_from_maps(const float *fg, const float *dist, int width, int he
     }
     kind = place_seeds(&k, err);
     if (kind == ERR_OK) {
-        kind = watershed_flood(d, k.mask, BIT_MASK, width, height, cancel, k.labels, err);
+        kind = watershed_flood(d, k.parts, k.nparts, width, height, cancel, k.labels, err);
     }
     if (kind == ERR_OK) {
         kind = fill_holes(&k, err);

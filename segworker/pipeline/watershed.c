@@ -1,6 +1,7 @@
 /*
  * Priority flooding (Meyer, 1991). The queue is a 4-ary heap of (priority, age, pixel): one 64-bit comparison orders
- * by value, then by age. Seed pixels with no free neighbour are never queued, so whole-object seeds cost nothing.
+ * by value, then by age. Seed pixels with no free neighbour are never queued, so whole-object seeds cost nothing. Parts
+ * are flooded one after the other: the result is the same, and the heap stays small enough for the processor's cache.
  */
 #include "segworker/pipeline/watershed.h"
 
@@ -78,19 +79,18 @@ static size_t queue_pop(queue_t *q) {
 
 typedef struct {
     const float *value;
-    const uint8_t *mask;
-    uint8_t bits;
+    const int32_t *parts;
     int32_t *labels;
     size_t width, pixels;
 } field_t;
 
 static int is_free(const field_t *f, size_t i) {
-    return f->labels[i] == 0 && (f->mask[i] & f->bits) != 0;
+    return f->labels[i] == 0 && f->parts[i] != 0;
 }
 
 /* The neighbours inside the image: up, left, right, down. */
 static int neighbours_of(const field_t *f, size_t i, size_t out[4]) {
-    size_t x = i % f->width;
+    size_t x = (uint32_t)i % (uint32_t)f->width; /* 32-bit: the division is what costs here */
     int n = 0;
     if (i >= f->width) {
         out[n++] = i - f->width;
@@ -107,54 +107,95 @@ static int neighbours_of(const field_t *f, size_t i, size_t out[4]) {
     return n;
 }
 
-static int queue_seeds(const field_t *f, queue_t *q) {
-    for (size_t i = 0; i < f->pixels; i++) {
-        size_t near[4];
-        if (f->labels[i] == 0) {
-            continue;
-        }
-        int n = neighbours_of(f, i, near), any = 0;
-        for (int k = 0; k < n; k++) {
-            any |= is_free(f, near[k]);
-        }
-        if (any && !queue_push(q, f->value[i], i)) {
-            return 0;
+static int is_start(const field_t *f, size_t i) {
+    size_t near[4];
+    if (f->labels[i] == 0 || f->parts[i] == 0) {
+        return 0;
+    }
+    for (int k = neighbours_of(f, i, near); k-- > 0;) {
+        if (is_free(f, near[k])) {
+            return 1;
         }
     }
+    return 0;
+}
+
+/* Pixels from which the flood starts, grouped by part in raster order: starts[first[p]..first[p + 1]) are those of
+ * part p. A counting sort in two scans. */
+static int find_starts(const field_t *f, uint32_t nparts, uint32_t **starts, uint32_t **first) {
+    *first = calloc((size_t)nparts + 2, sizeof **first);
+    if (*first == NULL) {
+        return 0;
+    }
+    for (size_t i = 0; i < f->pixels; i++) {
+        if (is_start(f, i)) {
+            (*first)[f->parts[i] + 1]++;
+        }
+    }
+    for (size_t p = 1; p < (size_t)nparts + 2; p++) {
+        (*first)[p] += (*first)[p - 1];
+    }
+    *starts = malloc(((size_t)(*first)[nparts + 1] + 1) * sizeof **starts);
+    if (*starts == NULL) {
+        return 0;
+    }
+    for (size_t i = 0; i < f->pixels; i++) {
+        if (is_start(f, i)) {
+            (*starts)[(*first)[f->parts[i]]++] = (uint32_t)i;
+        }
+    }
+    for (size_t p = (size_t)nparts + 1; p > 0; p--) { /* filling moved each start to its end */
+        (*first)[p] = (*first)[p - 1];
+    }
+    (*first)[0] = 0;
     return 1;
 }
 
-err_kind_t watershed_flood(const float *value, const uint8_t *mask, uint8_t bits, int width, int height,
+typedef struct {
+    queue_t queue;
+    const cancel_t *cancel;
+    uint32_t steps;
+} flood_t;
+
+static err_kind_t flood_part(const field_t *f, flood_t *w, const uint32_t *starts, size_t n, err_t *err) {
+    queue_t *q = &w->queue;
+    int ok = 1;
+    q->age = 0;
+    for (size_t k = 0; ok && k < n; k++) {
+        ok = queue_push(q, f->value[starts[k]], starts[k]);
+    }
+    while (ok && q->len > 0) {
+        size_t near[4], i = queue_pop(q);
+        if ((++w->steps & 0x7FFF) == 0 && cancel_asked(w->cancel)) {
+            return err_set(err, ERR_CANCELLED, "cancelled", "The job was cancelled.", "watershed");
+        }
+        int count = neighbours_of(f, i, near);
+        for (int k = 0; ok && k < count; k++) {
+            if (is_free(f, near[k])) {
+                f->labels[near[k]] = f->labels[i]; /* belongs to whoever reaches it first */
+                ok = queue_push(q, f->value[near[k]], near[k]);
+            }
+        }
+    }
+    return ok ? ERR_OK
+              : err_set(err, ERR_NO_MEMORY, "no_memory", "The worker is short of memory; please try again.",
+                        "watershed");
+}
+
+err_kind_t watershed_flood(const float *value, const int32_t *parts, uint32_t nparts, int width, int height,
                            const cancel_t *cancel, int32_t *labels, err_t *err) {
-    field_t f = {value, mask, bits, labels, (size_t)width, (size_t)width * (size_t)height};
-    queue_t q = {0};
+    field_t f = {value, parts, labels, (size_t)width, (size_t)width * (size_t)height};
+    flood_t w = {.cancel = cancel};
+    uint32_t *starts = NULL, *first = NULL;
     err_kind_t kind = ERR_OK;
-    uint32_t steps = 0;
-    if (!queue_seeds(&f, &q)) {
-        goto no_memory;
+    if (!find_starts(&f, nparts, &starts, &first)) {
+        kind = err_set(err, ERR_NO_MEMORY, "no_memory", "The worker is short of memory; please try again.", "starts");
     }
-    while (q.len > 0) {
-        size_t near[4];
-        if ((++steps & 0x7FFF) == 0 && cancel_asked(cancel)) {
-            kind = err_set(err, ERR_CANCELLED, "cancelled", "The job was cancelled.", "watershed");
-            goto out;
-        }
-        size_t i = queue_pop(&q);
-        int n = neighbours_of(&f, i, near);
-        for (int k = 0; k < n; k++) {
-            if (!is_free(&f, near[k])) {
-                continue;
-            }
-            labels[near[k]] = labels[i]; /* belongs to whoever reaches it first */
-            if (!queue_push(&q, value[near[k]], near[k])) {
-                goto no_memory;
-            }
-        }
+    for (uint32_t p = 1; kind == ERR_OK && p <= nparts; p++) {
+        kind = flood_part(&f, &w, starts + first[p], first[p + 1] - first[p], err);
     }
-    goto out;
-no_memory:
-    kind = err_set(err, ERR_NO_MEMORY, "no_memory", "The worker is short of memory; please try again.", "watershed");
-out:
-    free(q.heap);
+    free(starts);
+    free(first);
+    free(w.queue.heap);
     return kind;
 }
