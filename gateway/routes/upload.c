@@ -147,7 +147,8 @@ static err_kind_t insert_image(upload_t *u, pg_conn_t *conn, const image_info_t 
     snprintf(depth, sizeof depth, "%d", info->bit_depth);
     snprintf(channels, sizeof channels, "%d", info->channels);
     snprintf(pages, sizeof pages, "%d", info->pages);
-    snprintf(pixel, sizeof pixel, "%.17g", info->pixel_size_um);
+    /* TIFF keeps resolutions as fractions that readers hold in single precision: 0.65 comes as 0.6499998. */
+    snprintf(pixel, sizeof pixel, "%.6g", info->pixel_size_um);
     const bool has_pixel = info->pixel_size_um > 0 && info->pixel_size_um < 1e9;
     const char *const params[] = {
         u->image_id, u->project_id, name,  image_format_name(info->format), size, sha_hex, u->key, width, height,
