@@ -27,19 +27,17 @@ struct torch_model {
 
 namespace {
 
-// An exception as an err_t. The runtime's text can be pages long: its first line goes to the log.
+// An exception as an err_t. The runtime's text can be pages long and ends with the cause: that line goes to the log.
 err_kind_t report(err_t *err, const char *what, err_kind_t kind, const char *code, const char *message) {
-    std::string first(what ? what : "");
-    size_t end = first.find('\n');
-    if (end != std::string::npos && end > 0) {
-        first.resize(end);
-    }
+    std::string cause(what ? what : "");
+    cause.erase(cause.find_last_not_of(" \n") + 1);
+    cause.erase(0, cause.find_last_of('\n') + 1);
     if (std::strstr(what ? what : "", "out of memory") || std::strstr(what ? what : "", "can't allocate memory")) {
         return err_set(err, ERR_NO_MEMORY, "out_of_memory",
                        "There is not enough memory to run the model on this image now. Try again later.", "%s",
-                       first.c_str());
+                       cause.c_str());
     }
-    return err_set(err, kind, code, message, "%s", first.c_str());
+    return err_set(err, kind, code, message, "%s", cause.c_str());
 }
 
 err_kind_t no_memory(err_t *err) {
