@@ -63,6 +63,8 @@ $(BUILD)/libcommon.a: $(COMMON_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 
+# civetweb looks this up by name: see gateway/civetweb_tls.c
+$(BUILD)/gateway: LDFLAGS += -Wl,--export-dynamic-symbol=SSL_get_peer_certificate
 $(BUILD)/gateway: $(GATEWAY_OBJ) $(BUILD)/libcommon.a
 	$(CC) $(LDFLAGS) -o $@ $(GATEWAY_OBJ) $(BUILD)/libcommon.a $(GATEWAY_LIBS)
 
