@@ -32,6 +32,7 @@ typedef struct {
     char token[65];           /* fences this claim */
     char storage_key[256];    /* of the image */
     int64_t seq;              /* last event number written */
+    double waited_s;          /* from when it could have run until this claim */
 } queue_claim_t;
 
 ERR_MUST err_kind_t queue_create(const config_t *cfg, pg_pool_t *pg, rds_pool_t *rds, queue_t **out, err_t *err);

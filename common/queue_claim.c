@@ -257,6 +257,7 @@ static void fill_claim(const PGresult *row, queue_claim_t *out) {
     out->attempt = (int)pg_get_int(row, 0, "attempt", 1);
     out->max_attempts = (int)pg_get_int(row, 0, "max_attempts", 1);
     out->seq = pg_get_int(row, 0, "seq", 0);
+    out->waited_s = pg_get_real(row, 0, "waited", 0);
 }
 
 /* queued -> active. *taken is false when the row is not queued (any more). */
@@ -275,7 +276,8 @@ static err_kind_t claim_row(queue_t *q, const char *worker_id, const char *job_i
                   "started_at = now(), stage = '', cancel_requested = false, error_code = NULL, error_message = NULL, "
                   "error_detail = NULL, seq = GREATEST((attempt + 1)::bigint << 32, seq) + 1 "
                   "WHERE id = $1 AND state = 'queued' RETURNING *) "
-                  "SELECT c.*, i.storage_key FROM c JOIN images i ON i.id = c.image_id",
+                  "SELECT c.*, i.storage_key, GREATEST(0, extract(epoch FROM c.started_at - c.run_after)) AS waited "
+                  "FROM c JOIN images i ON i.id = c.image_id",
                   3, params, &row, err);
     if (rc != ERR_OK) {
         return rc;

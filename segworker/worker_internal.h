@@ -1,0 +1,84 @@
+/*
+ * What the files of the worker daemon share. Threads: the main thread (signals, start, stop), one per job slot, the
+ * heartbeat, the sweeper, and the HTTP thread of httpd_mini. The heartbeat never computes and never asks PostgreSQL.
+ */
+#ifndef SG_SEGWORKER_WORKER_INTERNAL_H
+#define SG_SEGWORKER_WORKER_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "common/breaker.h"
+#include "common/config.h"
+#include "common/httpd_mini.h"
+#include "common/metrics.h"
+#include "common/queue.h"
+#include "common/storage.h"
+#include "segworker/models.h"
+#include "segworker/pipeline/pipeline.h"
+
+enum { WORKER_MAX_MODELS = 64, WORKER_MAX_SLOTS = 64, WORKER_ID_SIZE = 96 };
+
+typedef struct {
+    const char *name; /* of the registry's model */
+    pipeline_t *pipeline;
+    breaker_t breaker;
+} worker_model_t;
+
+/* A job slot: idle -> busy (claimed) -> idle. The owner thread changes it under worker_t.lock. */
+typedef struct {
+    struct worker *w;
+    pthread_t thread;
+    bool started;
+    bool busy;
+    queue_claim_t claim; /* as claimed; the thread works on its own copy */
+    atomic_bool lost;    /* the heartbeat learned that the lease is another's */
+} worker_slot_t;
+
+typedef struct worker {
+    const config_t *cfg;
+    char id[WORKER_ID_SIZE], host[64], started_at[40], device[16];
+    pg_pool_t *pg;
+    rds_pool_t *rds;
+    queue_t *queue;
+    storage_t *storage;
+    model_registry_t registry;
+    worker_model_t models[WORKER_MAX_MODELS];
+    int nmodels;
+    httpd_mini_t *http;
+
+    pthread_mutex_t lock; /* guards slots' busy and claim; wakes sleeping threads through cond */
+    pthread_cond_t cond;
+    worker_slot_t slots[WORKER_MAX_SLOTS];
+    int nslots;
+    pthread_t heart, sweeper;
+    bool heart_started, sweeper_started;
+
+    atomic_bool warm;     /* models are loaded and warmed up */
+    atomic_bool stopping; /* claim nothing more */
+    atomic_bool hurry;    /* give running jobs back */
+    atomic_bool quit;     /* heartbeat and sweeper end */
+    atomic_bool pg_ok, redis_ok;
+} worker_t;
+
+/* Sleeps until ms have passed or worker_wake is called. */
+void worker_sleep(worker_t *w, int64_t ms);
+void worker_wake(worker_t *w);
+
+/* ---- worker_models.c ---- */
+ERR_MUST err_kind_t worker_load_models(worker_t *w, err_t *err);
+ERR_MUST err_kind_t worker_register_models(worker_t *w, err_t *err);
+void worker_free_models(worker_t *w);
+worker_model_t *worker_find_model(worker_t *w, const char *name);
+
+/* ---- worker_job.c ---- */
+void *worker_slot_run(void *slot);
+int worker_busy_count(worker_t *w);
+
+/* ---- worker_health.c ---- */
+void *worker_heart_run(void *w);
+void *worker_sweeper_run(void *w);
+void worker_health_register(worker_t *w);
+int worker_http(void *w, const char *path, buf_t *out, const char **content_type);
+
+#endif

@@ -1,0 +1,258 @@
+/*
+ * A job slot: claim, run the pipeline, store, and tell the queue how it ended. One thread each.
+ *
+ * Who ends a job: the thread that runs it. It learns that it should stop from queue_is_cancelled (a person), slot->lost
+ * (the lease is another worker's) or worker->hurry (the daemon stops), all asked between two tiles.
+ */
+#include <string.h>
+
+#include "common/log.h"
+#include "common/timeutil.h"
+#include "segworker/pipeline/store.h"
+#include "segworker/worker_internal.h"
+
+enum { CLAIM_WAIT_MS = 1000, ERROR_PAUSE_MS = 1000, BREAKER_PAUSE_MS = 500, FAIL_TRIES = 6 };
+
+typedef struct {
+    worker_t *w;
+    worker_slot_t *slot;
+    queue_claim_t *claim;
+} run_context_t;
+
+static pthread_once_t metrics_once = PTHREAD_ONCE_INIT;
+static metric_t *m_stage, *m_jobs;
+
+static void register_metrics(void) {
+    m_stage = metrics_histogram("spheroseg_job_stage_seconds", "Time of a job's stages.", "stage", NULL, 0);
+    m_jobs = metrics_counter("spheroseg_jobs_total", "Attempts by how they ended.", "model,outcome");
+}
+
+static void observe_stage(const char *stage, double seconds) {
+    metrics_observe(m_stage, (const char *const[]){stage}, seconds);
+}
+
+static void count_outcome(const queue_claim_t *c, const char *outcome) {
+    metrics_add(m_jobs, (const char *const[]){c->model, outcome}, 1);
+}
+
+int worker_busy_count(worker_t *w) {
+    int n = 0;
+    (void)pthread_mutex_lock(&w->lock);
+    for (int i = 0; i < w->nslots; i++) {
+        n += w->slots[i].busy;
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+    return n;
+}
+
+static void slot_set(worker_slot_t *slot, const queue_claim_t *c) {
+    (void)pthread_mutex_lock(&slot->w->lock);
+    slot->busy = c != NULL;
+    slot->lost = false;
+    if (c) {
+        slot->claim = *c;
+    }
+    (void)pthread_cond_broadcast(&slot->w->cond);
+    (void)pthread_mutex_unlock(&slot->w->lock);
+}
+
+/* ---- callbacks of the pipeline ---- */
+
+static void on_progress(void *arg, const char *stage, double fraction) {
+    run_context_t *x = arg;
+    queue_publish_progress(x->w->queue, x->claim, stage, fraction);
+}
+
+static bool on_cancelled(void *arg) {
+    run_context_t *x = arg;
+    return x->slot->lost || x->w->hurry || queue_is_cancelled(x->w->queue, x->claim->id);
+}
+
+/* ---- one job ---- */
+
+static err_kind_t segment(run_context_t *x, worker_model_t *m, result_t *result, err_t *err) {
+    const config_t *cfg = x->w->cfg;
+    char path[4096];
+    const pipeline_params_t params = {
+        .threshold = x->claim->threshold,
+        .detect_holes = x->claim->detect_holes,
+        .page = 0,
+        .limits = {.max_pixels = cfg->max_image_pixels,
+                   .max_decoded_bytes = cfg->max_decoded_bytes,
+                   .max_pages = (int32_t)cfg->max_image_pages},
+        .max_objects = (uint32_t)cfg->max_objects,
+        .timeout_ms = cfg->ml_timeout_ms,
+    };
+    const pipeline_callbacks_t callbacks = {.arg = x, .progress = on_progress, .cancelled = on_cancelled};
+    err_kind_t rc = storage_local(x->w->storage, x->claim->storage_key, path, sizeof path, err);
+    if (rc == ERR_NOT_FOUND) {
+        return err_set(err, ERR_NOT_FOUND, "object_missing",
+                       "The image file is missing on the server. Upload it again.", "%s", x->claim->storage_key);
+    }
+    if (rc == ERR_OK) {
+        rc = pipeline_run(m->pipeline, path, &params, &callbacks, result, err);
+        storage_local_release(x->w->storage, path);
+    }
+    return rc;
+}
+
+/* Is this about the model's execution? What is wrong with an image, the disk or the database is not. */
+static void report_to_breaker(worker_model_t *m, err_kind_t rc) {
+    int64_t now = time_mono_ms();
+    if (rc == ERR_OK) {
+        breaker_end(&m->breaker, now, true);
+    } else if (rc == ERR_INTERNAL || rc == ERR_TIMEOUT || rc == ERR_NO_MEMORY) {
+        breaker_end(&m->breaker, now, false);
+    } else {
+        breaker_abandon(&m->breaker);
+    }
+}
+
+static err_kind_t store(run_context_t *x, const result_t *result, err_t *err) {
+    buf_t timings;
+    buf_init(&timings, 4096);
+    buf_printf(&timings, "{\"queue\":%.6f", x->claim->waited_s);
+    for (int i = 0; i < result->nstages; i++) {
+        observe_stage(result->stages[i].name, result->stages[i].seconds);
+        buf_printf(&timings, ",\"%s\":%.6f", result->stages[i].name, result->stages[i].seconds);
+    }
+    buf_puts(&timings, "}");
+    queue_publish_progress(x->w->queue, x->claim, "store", 0.97);
+    int64_t before = time_mono_us();
+    err_kind_t rc =
+        store_commit(x->w->queue, x->w->pg, x->w->id, x->claim, result, timings.failed ? "{}" : timings.data, err);
+    observe_stage("store", (double)(time_mono_us() - before) / 1e6);
+    buf_free(&timings);
+    return rc;
+}
+
+/* Tells the queue, again and again for a while: PostgreSQL may be away. If it stays away the lease runs out. */
+static err_kind_t tell_queue(worker_t *w, queue_claim_t *c, const err_t *why, bool hand_back) {
+    err_t err = {0};
+    err_kind_t rc = ERR_OK;
+    for (int i = 0; i < FAIL_TRIES; i++) {
+        rc = hand_back ? queue_hand_back(w->queue, w->id, c, &err) : queue_fail(w->queue, w->id, c, why, &err);
+        if (rc != ERR_UNAVAILABLE || w->quit) {
+            break;
+        }
+        time_sleep_ms(w->hurry ? 200 : (int64_t)500 << i);
+    }
+    if (rc != ERR_OK && rc != ERR_CONFLICT) {
+        log_error(LOG_ERROR, hand_back ? "hand a job back" : "report a failed job", &err);
+    }
+    return rc;
+}
+
+/* The job did not succeed: why decides what becomes of it. */
+static void end_badly(run_context_t *x, err_t *why) {
+    worker_t *w = x->w;
+    queue_claim_t *c = x->claim;
+    const char *outcome = "failed";
+    bool hand_back = false;
+    if (why->kind == ERR_CONFLICT || x->slot->lost) {
+        outcome = "lost";
+        (void)err_set(why, ERR_UNAVAILABLE, "claim_lost", "The job was taken over by another worker.", NULL);
+    } else if (queue_is_cancelled(w->queue, c->id)) {
+        outcome = "cancelled";
+        (void)err_set(why, ERR_CANCELLED, "cancelled", "The job was cancelled.", NULL);
+    } else if (why->kind == ERR_CANCELLED && w->hurry) {
+        outcome = "handed_back";
+        hand_back = true;
+    } else if (why->kind == ERR_CANCELLED) {
+        outcome = "cancelled";
+    } else if (err_is_retryable(why->kind) && c->attempt < c->max_attempts) {
+        outcome = "retried";
+    }
+    char attempt[16];
+    (void)snprintf(attempt, sizeof attempt, "%d", c->attempt);
+    log_event(hand_back || why->kind == ERR_CANCELLED ? LOG_INFO : LOG_WARN, "job ended without a result", "jobId",
+              c->id, "model", c->model, "attempt", attempt, "outcome", outcome, "code", why->code, "message",
+              why->message, "detail", why->detail, NULL);
+    if (tell_queue(w, c, why, hand_back) == ERR_CONFLICT) {
+        outcome = "lost";
+    }
+    count_outcome(c, outcome);
+}
+
+static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
+    worker_t *w = slot->w;
+    run_context_t x = {.w = w, .slot = slot, .claim = c};
+    result_t result = {0};
+    err_t err = {0};
+    int64_t before = time_mono_ms();
+    log_event(LOG_INFO, "job started", "jobId", c->id, "imageId", c->image_id, "model", c->model, NULL);
+    observe_stage("queue", c->waited_s);
+    err_kind_t rc = segment(&x, m, &result, &err);
+    report_to_breaker(m, rc);
+    if (rc == ERR_OK) {
+        rc = store(&x, &result, &err);
+    }
+    if (rc == ERR_OK) {
+        char ms[24], objects[16];
+        (void)snprintf(ms, sizeof ms, "%lld", (long long)(time_mono_ms() - before));
+        (void)snprintf(objects, sizeof objects, "%u", result.count);
+        log_event(LOG_INFO, "job completed", "jobId", c->id, "model", c->model, "objects", objects, "ms", ms, NULL);
+        count_outcome(c, "completed");
+    } else {
+        err.kind = rc;
+        end_badly(&x, &err);
+    }
+    result_free(&result);
+}
+
+/* ---- the loop ---- */
+
+/* Models whose breaker lets jobs through. */
+static int open_models(worker_t *w, const char **names) {
+    int n = 0;
+    for (int i = 0; i < w->nmodels; i++) {
+        if (breaker_allows(&w->models[i].breaker, time_mono_ms())) {
+            names[n++] = w->models[i].name;
+        }
+    }
+    return n;
+}
+
+static void serve_claim(worker_slot_t *slot, queue_claim_t *c) {
+    worker_t *w = slot->w;
+    slot_set(slot, c); /* from now on the heartbeat renews it */
+    worker_model_t *m = worker_find_model(w, c->model);
+    if (w->stopping || !m || !breaker_begin(&m->breaker, time_mono_ms())) {
+        (void)tell_queue(w, c, NULL, true);
+        count_outcome(c, "handed_back");
+    } else {
+        run_job(slot, c, m);
+    }
+    slot_set(slot, NULL);
+}
+
+void *worker_slot_run(void *arg) {
+    worker_slot_t *slot = arg;
+    worker_t *w = slot->w;
+    bool complained = false;
+    (void)pthread_once(&metrics_once, register_metrics);
+    while (!w->stopping) {
+        const char *names[WORKER_MAX_MODELS];
+        int n = open_models(w, names);
+        if (n == 0) {
+            worker_sleep(w, BREAKER_PAUSE_MS);
+            continue;
+        }
+        queue_claim_t claim;
+        bool got = false;
+        err_t err = {0};
+        if (queue_claim(w->queue, w->id, names, n, CLAIM_WAIT_MS, &claim, &got, &err) != ERR_OK) {
+            if (!complained) { /* once for each absence */
+                log_error(LOG_WARN, "claim a job", &err);
+            }
+            complained = true;
+            worker_sleep(w, ERROR_PAUSE_MS);
+            continue;
+        }
+        complained = false;
+        if (got) {
+            serve_claim(slot, &claim);
+        }
+    }
+    return NULL;
+}
