@@ -12,7 +12,7 @@ import uuid
 
 def tls_context(stack):
     """Trusts exactly the certificate that the gateway generated."""
-    context = ssl.create_default_context(cafile=str(stack.dir / "tls" / "cert.pem"))
+    context = ssl.create_default_context(cafile=str(stack.dir / "tls" / "gateway.crt"))
     context.check_hostname = True
     return context
 

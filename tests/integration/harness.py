@@ -29,6 +29,10 @@ def free_port():
         return s.getsockname()[1]
 
 
+class Ended(AssertionError):
+    """A process ended that should run: waiting longer is pointless."""
+
+
 def wait_until(check, seconds, what):
     """Calls check() until it returns something true; that is returned."""
     end = time.monotonic() + seconds
@@ -38,6 +42,8 @@ def wait_until(check, seconds, what):
             value = check()
             if value:
                 return value
+        except Ended:
+            raise
         except Exception as e:  # the thing is not up yet
             last = e
         time.sleep(0.05)
@@ -69,7 +75,7 @@ class Process:
     def running(self):
         return self.popen is not None and self.popen.poll() is None
 
-    def signal(self, number):
+    def kill(self, number):
         if self.running:
             self.popen.send_signal(number)
 
@@ -77,7 +83,7 @@ class Process:
         """Returns the exit status; a process that does not end in time is killed and fails the test."""
         if self.popen is None:
             return None
-        self.signal(number)
+        self.kill(number)
         try:
             return self.popen.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -178,10 +184,12 @@ class Stack:
     def _ready(self, process, port, seconds):
         def check():
             if not process.running:
-                raise RuntimeError(f"{process.name} ended:\n{process.tail()}")
+                raise Ended(f"{process.name} ended:\n{process.tail()}")
             return http_get(port, "/ready")[0] == 200
         try:
             wait_until(check, seconds, f"{process.name} getting ready")
+        except Ended:
+            raise
         except AssertionError as e:
             raise AssertionError(f"{e}\n{process.tail()}") from None
 

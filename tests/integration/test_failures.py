@@ -43,7 +43,7 @@ def test_kill_nine_in_the_middle(own_stack):
     job_id = c.segment(image)["jobId"]
     first = active_job(s, job_id)
     time.sleep(0.5)
-    s.workers[0].signal(signal.SIGKILL)
+    s.workers[0].kill(signal.SIGKILL)
     killed = time.monotonic()
     s.workers[0].popen.wait()
     assert c.get(f"/api/segmentation/job/{job_id}").json["state"] == "active"
@@ -80,11 +80,11 @@ def test_frozen_worker_cannot_commit_late(own_stack):
     image = c.upload(c.project(), BIG).json
     job_id = c.segment(image)["jobId"]
     active_job(s, job_id)
-    s.workers[0].signal(signal.SIGSTOP)
+    s.workers[0].kill(signal.SIGSTOP)
     s.add_worker()
     job = c.wait_job(job_id, seconds=120)
     assert job["state"] == "completed" and job["attempt"] == 2
-    s.workers[0].signal(signal.SIGCONT)
+    s.workers[0].kill(signal.SIGCONT)
     time.sleep(6)
     assert s.workers[0].running
     assert len(results_of(s, image)) == 1
@@ -101,7 +101,7 @@ def test_poison_image_ends_in_failed(own_stack):
     job_id = c.segment(image)["jobId"]
     for n in range(2):
         active_job(s, job_id)
-        s.workers[-1].signal(signal.SIGKILL)
+        s.workers[-1].kill(signal.SIGKILL)
         s.workers[-1].popen.wait()
         if n == 0:
             s.add_worker()
@@ -176,7 +176,7 @@ def test_gateway_restart_keeps_everything(own_stack):
     c = Client(s).register()
     image = c.upload(c.project("kept"), BIG).json
     job_id = c.segment(image)["jobId"]
-    s.gateway.signal(signal.SIGKILL)
+    s.gateway.kill(signal.SIGKILL)
     s.gateway.popen.wait()
     s.start_gateway()
     assert c.wait_job(job_id, seconds=120)["state"] == "completed"
