@@ -67,7 +67,8 @@ err_kind_t multipart_init(multipart_t *m, const char *content_type, const multip
 }
 
 /* Finds `key="value"` among the parameters of a Content-Disposition line and unquotes it in place: \" and \\ lose
- * their backslash; other backslashes stay, as browsers send them in Windows paths. */
+ * their backslash (other backslashes stay: they are those of Windows paths), and %22, as which the HTML standard has
+ * browsers send a quotation mark, becomes one. */
 static char *parameter(char *line, const char *key, size_t *len) {
     size_t k = strlen(key);
     char *p = line;
@@ -86,9 +87,9 @@ static char *parameter(char *line, const char *key, size_t *len) {
         p++;
         char *start = p, *w = p;
         while (*p && *p != '"') {
-            bool escaped = *p == '\\' && (p[1] == '"' || p[1] == '\\');
-            const char c = escaped ? p[1] : *p;
-            p += escaped ? 2 : 1;
+            const bool escaped = *p == '\\' && (p[1] == '"' || p[1] == '\\'), mark = strncmp(p, "%22", 3) == 0;
+            const char c = mark ? '"' : (escaped ? p[1] : *p);
+            p += mark ? 3 : (escaped ? 2 : 1);
             if (wanted) {
                 *w++ = c;
             }
