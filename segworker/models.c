@@ -51,7 +51,7 @@ static void text(check_t *c, const cJSON *in, const char *field, bool required, 
     if (!v && !required) {
         return;
     }
-    if (!cJSON_IsString(v) || (required && v->valuestring[0] == '\0')) {
+    if (!v || !cJSON_IsString(v) || (required && v->valuestring[0] == '\0')) {
         fail(c, field, "must be a text");
     } else if (strlen(v->valuestring) >= size) {
         fail(c, field, "is too long");
@@ -62,7 +62,7 @@ static void text(check_t *c, const cJSON *in, const char *field, bool required, 
 
 static double number(check_t *c, const cJSON *in, const char *field, double least, double most) {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(in, field);
-    if (!cJSON_IsNumber(v) || !isfinite(v->valuedouble) || v->valuedouble < least || v->valuedouble > most) {
+    if (!v || !cJSON_IsNumber(v) || !isfinite(v->valuedouble) || v->valuedouble < least || v->valuedouble > most) {
         char what[80];
         snprintf(what, sizeof what, "must be a number from %g to %g", least, most);
         fail(c, field, what);

@@ -136,7 +136,7 @@ out:
 }
 
 static uint8_t to_byte(double v) {
-    return v <= 0 ? 0 : v >= 255 ? 255 : (uint8_t)(v + 0.5);
+    return v <= 0 ? 0 : v >= 255 ? 255 : (uint8_t)lround(v);
 }
 
 /* One source row, resampled to dw pixels as float. */

@@ -80,7 +80,7 @@ err_kind_t image_allocate(image_t *img, const image_limits_t *lim, err_t *err) {
     if (k != ERR_OK) {
         return k;
     }
-    img->data = calloc(1, bytes);
+    img->data = calloc(1, bytes ? bytes : 1); /* never 0 after the check; says so to static analysis */
     if (!img->data) {
         return image_err_memory(err);
     }

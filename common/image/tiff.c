@@ -211,14 +211,13 @@ static err_kind_t choose_samples(tiff_layout_t *l, image_info_t *info, err_t *er
 
 static err_kind_t choose_sample_type(const tiff_layout_t *l, image_info_t *info, err_t *err) {
     bool whole_bytes = l->bits == 16 || l->bits == 24 || l->bits == 32 || l->bits == 64;
-    if (l->format == SAMPLEFORMAT_IEEEFP && whole_bytes) {
-        info->sample = SAMPLE_F32;
-    } else if (l->format == SAMPLEFORMAT_INT && (whole_bytes || l->bits == 8)) {
+    bool is_float = l->format == SAMPLEFORMAT_IEEEFP && whole_bytes;
+    bool is_int = l->format == SAMPLEFORMAT_INT && (whole_bytes || l->bits == 8);
+    bool is_long = l->format == SAMPLEFORMAT_UINT && l->bits == 64;
+    if (is_float || is_int || is_long) {
         info->sample = SAMPLE_F32;
     } else if ((l->format == SAMPLEFORMAT_UINT || l->format == SAMPLEFORMAT_VOID) && l->bits <= 32) {
         info->sample = l->bits <= 8 ? SAMPLE_U8 : l->bits <= 16 ? SAMPLE_U16 : SAMPLE_U32;
-    } else if (l->format == SAMPLEFORMAT_UINT && l->bits == 64) {
-        info->sample = SAMPLE_F32;
     } else {
         char detail[64];
         snprintf(detail, sizeof detail, "%u bits, sample format %u", l->bits, l->format);

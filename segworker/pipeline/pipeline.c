@@ -243,10 +243,10 @@ static err_kind_t stage_polygons(run_t *r, err_t *err) {
         out->count = out->objects ? out->count : 0;
         k = no_memory(err);
     }
-    if (k == ERR_OK) {
+    if (k == ERR_OK && geoms && means) {
         k = contour_trace(out->labels, r->width, r->height, out->count, NULL, &stop, geoms, err);
     }
-    if (k == ERR_OK) {
+    if (k == ERR_OK && geoms && means) {
         k = label_mean_of(out->labels, r->width, r->height, out->count, r->maps[MAP_FOREGROUND], means, err);
         for (uint32_t i = 0; i < out->count; i++) { /* the result owns the outlines from here on */
             out->objects[i] = (result_object_t){.idx = i + 1, .geom = geoms[i], .confidence = means[i]};
@@ -369,7 +369,10 @@ err_kind_t pipeline_create(const model_spec_t *spec, const char *device, pipelin
         return no_memory(err);
     }
     p->spec = *spec;
-    err_kind_t k = infer_open(&infer_torch, p->spec.path, device, p->spec.tile, MAPS, &p->net, err);
+    /* A small square is enough: with re-optimisation off, a new shape costs nothing extra. */
+    const int warm_px = 256;
+    int warm = p->spec.tile < warm_px ? p->spec.tile : tile_padded(warm_px, p->spec.divisor);
+    err_kind_t k = infer_open(&infer_torch, p->spec.path, device, warm, MAPS, &p->net, err);
     if (k != ERR_OK) {
         free(p);
         return k;

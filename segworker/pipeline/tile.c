@@ -43,7 +43,7 @@ static void gather(const float *plane, int width, int height, tile_span_t sx, ti
     int tw = sx.stop - sx.start;
     int inside = (sx.stop < width ? sx.stop : width) - sx.start;
     inside = inside < 0 ? 0 : inside;
-    for (int y = sy.start; y < sy.stop; y++) {
+    for (int y = sy.start; in && y < sy.stop; y++) {
         const float *row = plane + (size_t)tile_reflect(y, height) * (size_t)width;
         float *d = in + (size_t)(y - sy.start) * (size_t)tw;
         memcpy(d, row + sx.start, (size_t)inside * sizeof *d);
