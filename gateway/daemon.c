@@ -273,6 +273,37 @@ static void wait_for_signals(daemon_t *d, const sigset_t *set, log_level_t usual
     }
 }
 
+/* Waiting for a database can take a minute: a signal in that time ends the process at once. Nothing is served yet. */
+typedef struct {
+    const sigset_t *set;
+    atomic_bool started;
+} start_guard_t;
+
+static void *guard_start(void *arg) {
+    start_guard_t *g = arg;
+    while (!atomic_load(&g->started)) {
+        const struct timespec quarter = {.tv_nsec = 250000000};
+        int sig = sigtimedwait(g->set, NULL, &quarter);
+        if (sig == SIGTERM || sig == SIGINT) {
+            log_event(LOG_INFO, "stopped while starting", NULL);
+            _exit(128 + sig);
+        }
+    }
+    return NULL;
+}
+
+static err_kind_t start_guarded(daemon_t *d, const config_t *cfg, const sigset_t *set, err_t *err) {
+    start_guard_t guard = {.set = set};
+    pthread_t thread;
+    bool guarded = thread_start(&thread, "start-guard", guard_start, &guard) == 0;
+    err_kind_t k = start(d, cfg, err);
+    atomic_store(&guard.started, true);
+    if (guarded) {
+        pthread_join(thread, NULL);
+    }
+    return k;
+}
+
 int daemon_serve(const config_t *cfg) {
     daemon_t d;
     sigset_t set;
@@ -290,7 +321,7 @@ int daemon_serve(const config_t *cfg) {
     log_event(LOG_INFO, "starting", "version", SG_VERSION, NULL);
     /* Every thread inherits this mask, so that only sigwait below sees these signals. */
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    if (start(&d, cfg, &err) != ERR_OK) {
+    if (start_guarded(&d, cfg, &set, &err) != ERR_OK) {
         log_error(LOG_ERROR, "start failed", &err);
         (void)fprintf(stderr, "gateway: %s\n", err.message);
         stop(&d);
