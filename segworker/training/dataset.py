@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage
 
+from clutter import dark_rim, scale_bar
 from reference import normalise, read_image, resize_triangle, to_grey, working_size
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -160,6 +161,11 @@ class Sampler:
             planes = empty_field(item, size, rng, planes)
         planes[1] = planes[1] >= 0.5
         planes[2] *= planes[1]
+        rim, bar = self.recipe.get("clutter", {}).get(item.dataset, (0.0, 0.0))
+        if rng.random() < rim:
+            dark_rim(planes, rng)
+        if rng.random() < bar:
+            scale_bar(planes, rng)
         planes[0] = vary_intensity(planes[0], planes[1], rng)
         return planes
 

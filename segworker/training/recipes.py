@@ -33,10 +33,12 @@ MODELS = {
         "postprocess": {"threshold": 0.5, "seedThreshold": 0.5, "seedMinArea": 10, "minArea": 60,
                         "distSigma": 0.0, "maxHoleArea": 0},
         "recipe": {
-            "batch": 6, "crop": 256, "lr": 3e-3, "contact_weight": 1, "distance_weight": 4,
+            "batch": 6, "crop": 256, "lr": 3e-3, "contact_weight": 3, "distance_weight": 5,
             "shares": {"spheroid_single": 0.38, "spheroid_many": 0.44, "spheroid_fluo": 0.18},
-            "zoom": {"default": (0.6, 1.8), "spheroid_single": (0.6, 3.0), "spheroid_fluo": (0.35, 1.2)},
+            "zoom": {"default": (0.6, 2.2), "spheroid_single": (0.6, 4.5), "spheroid_fluo": (0.35, 1.2)},
             "empty": {"spheroid_single": 0.15},
+            # chance of a dark rim, chance of a scale bar
+            "clutter": {"spheroid_single": (0.3, 0.06), "spheroid_many": (0.1, 0.15), "spheroid_fluo": (0.0, 0.15)},
         },
     },
 }
