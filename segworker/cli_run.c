@@ -155,7 +155,7 @@ static const char *settle_output(options_t *o) {
     o->out_is_dir = is_folder(o->out) || o->out[strlen(o->out) ? strlen(o->out) - 1 : 0] == '/';
     if (!o->out_is_dir && o->nimages > 1) {
         o->out_is_dir = true; /* created when it does not exist */
-        if (access(o->out, F_OK) == 0) {
+        if (access(o->out, F_OK) == 0 || output_format_of(o->out) != OUTPUT_UNKNOWN) {
             return "several images need a folder after -o";
         }
     }

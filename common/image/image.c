@@ -268,13 +268,14 @@ err_kind_t image_to_display(const image_t *img, uint8_t **pixels, int *out_chann
     if (!px) {
         return image_err_memory(err);
     }
-    float gain = hi > lo ? 255.0f / (hi - lo) : 0.0f;
+    /* in double: the range of floats as large as they get overflows a float */
+    double gain = hi > lo ? 255.0 / ((double)hi - lo) : 0.0;
     for (size_t i = 0; i < n; i++) {
         float alpha = img->info.has_alpha ? alpha_at(img, i) : 1.0f;
         for (int c = 0; c < shown; c++) {
-            float v = (sample_at(img, i * (size_t)img->info.channels + (size_t)c) - lo) * gain;
-            v = (v < 0 ? 0 : v > 255 ? 255 : v) * alpha;
-            px[i * (size_t)shown + (size_t)c] = (uint8_t)(v + 0.5f);
+            double v = ((double)sample_at(img, i * (size_t)img->info.channels + (size_t)c) - lo) * gain;
+            v = (v < 0 ? 0 : v > 255 ? 255 : v) * (double)alpha;
+            px[i * (size_t)shown + (size_t)c] = (uint8_t)lround(v);
         }
     }
     *pixels = px;

@@ -73,7 +73,8 @@ static bool order_statistics(const float *v, size_t n, const uint64_t *ranks, fl
 }
 
 static double interpolate(float a, float b, double t) {
-    float difference = b - a;
+    float narrow = b - a; /* float32, as the definition has it, while it fits */
+    double difference = isfinite(narrow) ? narrow : (double)b - a;
     return t >= 0.5 ? b - difference * (1 - t) : a + difference * t;
 }
 
@@ -107,8 +108,9 @@ err_kind_t normalise_plane(float *v, size_t n, const normalise_params_t *p, bool
     double range = hi - lo;
     float base = (float)lo, divisor = (float)(range > least_divisor ? range : least_divisor);
     float least = (float)p->clip_min, most = (float)p->clip_max;
+    bool wide = !(range < 1e38); /* differences overflow float32 */
     for (size_t i = 0; i < n; i++) {
-        float x = (v[i] - base) / divisor;
+        float x = wide ? (float)(((double)v[i] - lo) / range) : (v[i] - base) / divisor;
         v[i] = x < least ? least : x > most ? most : x;
     }
     *contrast = true;

@@ -90,12 +90,24 @@ static void one_grey_value_has_no_contrast(void **state) {
     assert_false(contrast);
 }
 
+static void the_largest_floats_do_not_overflow(void **state) {
+    (void)state;
+    float v[3] = {-3e38f, 0, 3e38f};
+    bool contrast = false;
+    assert_int_equal(normalise_plane(v, 3, &WHOLE, &contrast, NULL), ERR_OK);
+    assert_true(contrast);
+    assert_float_equal(v[0], 0, 0);
+    assert_float_equal(v[1], 0.5, 1e-6);
+    assert_float_equal(v[2], 1, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(agrees_with_sorting),
         cmocka_unit_test(known_values),
         cmocka_unit_test(scales_and_clips),
         cmocka_unit_test(one_grey_value_has_no_contrast),
+        cmocka_unit_test(the_largest_floats_do_not_overflow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
