@@ -1,11 +1,17 @@
 /* Outlines of all labels: rings found in one pass, grouped by label and piece, each object built and checked. */
 #include "segworker/pipeline/contour.h"
 
+#include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/geometry/raster.h"
 #include "segworker/pipeline/crack.h"
 #include "segworker/pipeline/outline.h"
+
+#define MAX_WRONG_PIXELS 0.017 /* of an object's pixels: those whose centre lies on the wrong side of the outline */
+#define MAX_WRONG_AREA 0.004
 
 typedef struct {
     const int32_t *labels;
@@ -87,14 +93,62 @@ static err_kind_t fill_object(trace_t *t, const crack_ring_t *rings, outline_lev
     return ERR_OK;
 }
 
+typedef struct {
+    const int32_t *labels;
+    size_t width;
+    int32_t label;
+    int64_t both, drawn;
+} overlap_t;
+
+static void count_span(void *ctx, int y, int x0, int x1) {
+    overlap_t *o = ctx;
+    const int32_t *row = o->labels + (size_t)y * o->width;
+    o->drawn += x1 - x0;
+    for (int x = x0; x < x1; x++) {
+        o->both += row[x] == o->label;
+    }
+}
+
+/* Pixels of the object: what its crack rings enclose. */
+static int64_t count_pixels(const crack_ring_t *rings, size_t n) {
+    int64_t pixels = 0;
+    for (size_t k = 0; k < n; k++) {
+        pixels += rings[k].area;
+    }
+    return pixels;
+}
+
+/* Is the outline sound, and does it stand for its pixels: nearly the same pixels inside, and nearly the same area? */
+static err_kind_t check_object(const trace_t *t, const crack_ring_t *rings, size_t n, const geom_t *g, bool *good,
+                               err_t *err) {
+    double pixels = (double)count_pixels(rings, n), area = 0;
+    overlap_t o = {t->labels, (size_t)t->width, rings[0].label, 0, 0};
+    *good = geom_is_valid(g);
+    if (!*good) {
+        return ERR_OK;
+    }
+    for (uint32_t i = 0; i < g->count; i++) {
+        for (uint32_t j = 0; j < g->polygons[i].count; j++) {
+            area += (double)geom_ring_area2(&g->polygons[i].rings[j]) / (2.0 * GEOM_UNITS_PER_PX * GEOM_UNITS_PER_PX);
+        }
+    }
+    err_kind_t kind = raster_spans(g, t->width, t->height, count_span, &o, err);
+    double wrong = (double)(o.drawn - o.both) + (pixels - (double)o.both);
+    *good = wrong <= MAX_WRONG_PIXELS * pixels && fabs(area - pixels) <= MAX_WRONG_AREA * pixels;
+    return kind;
+}
+
+/* From the smoothest outline to the plainest, until one passes the checks. */
 static err_kind_t build_object(trace_t *t, const crack_ring_t *rings, size_t n, geom_t *g, err_t *err) {
     outline_level_t level = t->tolerance > 0 ? OUTLINE_SMOOTH : OUTLINE_CRACKS;
     err_kind_t kind = shape_object(rings, n, g, err);
-    while (kind == ERR_OK) {
+    bool good = false;
+    while (kind == ERR_OK && !good) {
         kind = fill_object(t, rings, level, g, err);
-        if (kind != ERR_OK || level == OUTLINE_CRACKS || geom_is_valid(g)) {
-            break;
+        if (kind != ERR_OK || level == OUTLINE_CRACKS) {
+            break; /* the cracks themselves need no check */
         }
+        kind = check_object(t, rings, n, g, &good, err);
         level++;
     }
     return kind;

@@ -56,11 +56,13 @@ typedef struct {
     uint32_t *part_of_left; /* per pixel: part of the ring through its left crack, 0 = not walked */
     uint8_t *right_seen;    /* one bit per pixel: its right crack was walked */
     uint32_t part, cracks;
+    int64_t area;
 } marks_t;
 
 static void mark_crack(void *ctx, const crack_t *c) {
     marks_t *m = ctx;
     m->cracks++;
+    m->area += c->dir == 1 ? c->x : c->dir == 3 ? -(int64_t)c->x : 0; /* the integral of x dy */
     if (c->dir == 3) {
         m->part_of_left[(size_t)(c->y - 1) * m->width + (size_t)c->x] = m->part;
     } else if (c->dir == 1) {
@@ -95,8 +97,10 @@ static bool walk_new_ring(const image_view_t *v, marks_t *m, ring_list_t *l, cra
     }
     m->part = r.part;
     m->cracks = 0;
+    m->area = 0;
     crack_walk(v->labels, v->width, v->height, ring, mark_crack, m);
     ring->cracks = m->cracks;
+    ring->area = m->area;
     return true;
 }
 
@@ -111,13 +115,13 @@ static bool scan_row(const image_view_t *v, int y, uint32_t count, marks_t *m, u
         }
         if (x == 0 || row[x - 1] != label) {
             if (m->part_of_left[i] == 0 &&
-                !walk_new_ring(v, m, l, (crack_ring_t){label, ++*parts, (uint32_t)i, 0, false})) {
+                !walk_new_ring(v, m, l, (crack_ring_t){label, ++*parts, (uint32_t)i, 0, 0, false})) {
                 return false;
             }
             part = m->part_of_left[i];
         }
         if ((x + 1 == v->width || row[x + 1] != label) && (m->right_seen[i / 8] >> (i % 8) & 1) == 0 &&
-            !walk_new_ring(v, m, l, (crack_ring_t){label, part, (uint32_t)i, 0, true})) {
+            !walk_new_ring(v, m, l, (crack_ring_t){label, part, (uint32_t)i, 0, 0, true})) {
             return false;
         }
     }

@@ -20,6 +20,7 @@ typedef struct {
     uint32_t part;   /* number of the 4-connected piece, 1.. in order of first pixels over the whole image */
     uint32_t start;  /* index of the pixel whose left (outer) or right (hole) crack begins the ring */
     uint32_t cracks; /* length of the ring */
+    int64_t area;    /* pixels enclosed; negative for a hole */
     bool hole;
 } crack_ring_t;
 

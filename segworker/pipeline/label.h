@@ -7,10 +7,10 @@
  * label_from_foreground   one map only: connected components of the mask.
  *
  * All components are 4-connected. Equal input gives equal output, bit for bit, on every machine.
- * Time O(pixels x log(flooding front)). Memory besides the caller's maps and the result: 5 bytes per pixel, 4 more while
- * dist_sigma > 0, up to 6 more for tables when the mask is pure noise, and 12 bytes (24 while growing) per pixel of
- * the flooding front, which is never larger than the mask.
- * Images of more than 2^30 pixels are refused (ERR_TOO_LARGE "image_too_large"). Thread-safe: no state.
+ * Time O(pixels x log(flooding front)). Memory besides the caller's maps and the result: 5 bytes per pixel, 4 more
+ * while dist_sigma > 0, up to 6 more for tables when the mask is pure noise, and 12 bytes (24 while growing) per pixel
+ * of the flooding front, which is never larger than the mask. Images of more than 2^30 pixels are refused
+ * (ERR_TOO_LARGE "image_too_large"). Thread-safe: no state.
  */
 #ifndef SG_PIPELINE_LABEL_H
 #define SG_PIPELINE_LABEL_H

@@ -15,14 +15,15 @@
 #define MAX_NORMAL_SHIFT 0.45 /* px; below 0.5 no pixel centre can change sides */
 #define MAX_TRUE_SHIFT 0.55   /* px; how far the true border may be from a crack, and a little for the filter's bias */
 #define MAX_TANGENT_SHIFT 1.0 /* px */
-#define PINCH_CUT 10          /* 1/100 px */
+#define LEAST_WIDTH 0.7
+#define PINCH_CUT 10 /* 1/100 px */
 
 /* Widths of the smoothing in nodes. Each is used wherever its curve agrees with the pixels; see smooth_nodes. */
-static const int WIDTHS[] = {2, 4, 8};
+static const int WIDTHS[] = {2, 4, 8, 16, 32};
 
 enum {
     NODES_PER_WIDTH = 20, /* a ring shorter than this many nodes per unit of width is too small for that width */
-    G_RADIUS_MAX = 3 * 8,
+    G_RADIUS_MAX = 3 * 32,
     K_RADIUS_MAX = 2 * G_RADIUS_MAX
 };
 
@@ -71,17 +72,6 @@ static bool reserve(outline_t *o, size_t cracks) {
 static void collect_crack(void *ctx, const crack_t *c) {
     outline_t *o = ctx;
     o->cracks[o->ncracks++] = *c;
-}
-
-/* Signed area enclosed by the cracks, in pixels: exact. */
-static int64_t crack_area(const outline_t *o) {
-    int64_t area = 0;
-    for (size_t i = 0; i < o->ncracks; i++) {
-        const crack_t *c = &o->cracks[i];
-        /* integral of x dy: right-hand orientation makes outer rings positive */
-        area += c->dir == 1 ? c->x : c->dir == 3 ? -(int64_t)c->x : 0;
-    }
-    return area;
 }
 
 /* ---------------------------------------------------------------- smoothing */
@@ -222,11 +212,12 @@ static void blend_wide(outline_t *o, size_t reach) {
 
 /* A border that the pixels were sampled from passes within half a pixel of every crack. A wide filter gives the better
  * curve where it keeps to that; where it does not (tight bends), the narrower one stands. */
-static void smooth_nodes(outline_t *o) {
+static void smooth_nodes(outline_t *o, bool gently) {
     size_t n = o->nnodes;
     double narrow = clamp((double)n / NODES_PER_WIDTH, WIDTHS[0]);
-    smooth_with(o, narrow < 0.7 ? 0.7 : narrow, o->smooth);
-    for (size_t w = 1; w < sizeof WIDTHS / sizeof *WIDTHS && n >= (size_t)(NODES_PER_WIDTH * WIDTHS[w]); w++) {
+    smooth_with(o, gently || narrow < LEAST_WIDTH ? LEAST_WIDTH : narrow, o->smooth);
+    for (size_t w = 1; !gently && w < sizeof WIDTHS / sizeof *WIDTHS && n >= (size_t)(NODES_PER_WIDTH * WIDTHS[w]);
+         w++) {
         smooth_with(o, WIDTHS[w], o->wide);
         blend_wide(o, (size_t)WIDTHS[w]);
     }
@@ -448,15 +439,15 @@ err_kind_t outline_build(outline_t *o, const int32_t *labels, int width, int hei
     crack_walk(labels, width, height, ring, collect_crack, o);
     make_nodes(o);
     size_t n = o->nnodes;
-    if (level == OUTLINE_SMOOTH) {
+    if (level == OUTLINE_SMOOTH || level == OUTLINE_GENTLE) {
         o->nnodes = corner_fix_sharp(o->at, o->fixed, o->dir, o->nnodes, o->tmp);
-        smooth_nodes(o);
-        simplify_nodes(o, tolerance);
+        smooth_nodes(o, level == OUTLINE_GENTLE);
+        simplify_nodes(o, level == OUTLINE_GENTLE ? tolerance / 2 : tolerance);
         n = gather_kept(o);
     } else {
         memcpy(o->smooth, o->at, n * sizeof *o->at);
     }
-    match_area(o->smooth, n, (double)crack_area(o), o->tmp);
+    match_area(o->smooth, n, (double)ring->area, o->tmp);
     ok = alloc_points(out, n);
     for (size_t i = 0; ok && i < n; i++) {
         out->points[i] = (geom_point_t){to_units(o->smooth[i].x, width), to_units(o->smooth[i].y, height)};

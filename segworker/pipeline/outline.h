@@ -16,6 +16,7 @@
 /* How much an outline may differ from its cracks, from most to least. */
 typedef enum {
     OUTLINE_SMOOTH,    /* smoothed and simplified */
+    OUTLINE_GENTLE,    /* smoothed with the narrowest filter, simplified half as much */
     OUTLINE_MIDPOINTS, /* through the mid-points of the cracks, nothing moved */
     OUTLINE_CRACKS     /* the cracks; corners where the label touches itself are cut by 0.1 px */
 } outline_level_t;
