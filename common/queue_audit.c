@@ -145,10 +145,10 @@ static err_kind_t push_missing(queue_t *q, pg_conn_t *conn, const PGresult *wait
     return rc;
 }
 
-err_kind_t queue_audit_run(queue_t *q, pg_conn_t *conn, int *restored, err_t *err) {
+err_kind_t queue_audit_run(queue_t *q, pg_conn_t *conn, int64_t grace_ms, int *relisted, err_t *err) {
     id_table_t t = {0};
     char grace[24];
-    (void)snprintf(grace, sizeof grace, "%lld", (long long)q->tune.audit_grace_ms);
+    (void)snprintf(grace, sizeof grace, "%lld", (long long)grace_ms);
     const char *params[] = {grace};
     PGresult *waiting = NULL;
     /* PostgreSQL first: what is pushed after this question cannot be missing from its answer and from the lists. */
@@ -167,7 +167,7 @@ err_kind_t queue_audit_run(queue_t *q, pg_conn_t *conn, int *restored, err_t *er
         if (t.count > 0) {
             qsort(t.ids, t.count, sizeof *t.ids, compare_ids);
         }
-        rc = push_missing(q, conn, waiting, &t, restored, err);
+        rc = push_missing(q, conn, waiting, &t, relisted, err);
     }
     if (waiting) {
         PQclear(waiting);

@@ -107,7 +107,8 @@ void queue_held_remove(queue_t *q, const char *job_id);
 void queue_held_cancel(queue_t *q, const char *job_id);
 
 /* ---- parts of a sweep (queue_audit.c), each on a connection of the caller ---- */
-ERR_MUST err_kind_t queue_audit_run(queue_t *q, pg_conn_t *conn, int *restored, err_t *err);
+/* Rows that were pushed less than grace_ms ago are left out. *relisted: rows that were in no list and are pushed again. */
+ERR_MUST err_kind_t queue_audit_run(queue_t *q, pg_conn_t *conn, int64_t grace_ms, int *relisted, err_t *err);
 ERR_MUST err_kind_t queue_housekeeping_run(queue_t *q, pg_conn_t *conn, err_t *err);
 
 /* ---- gauges (queue_status.c) ---- */

@@ -207,7 +207,8 @@ static err_kind_t audit_if_due(queue_t *q, pg_conn_t *conn, err_t *err) {
         return rc;
     }
     int relisted = 0;
-    rc = queue_audit_run(q, conn, &relisted, err);
+    /* when everything is lost, so are the youngest */
+    rc = queue_audit_run(q, conn, remembers ? q->tune.audit_grace_ms : 0, &relisted, err);
     if (relisted > 0) {
         metrics_add(audited_total, NULL, relisted);
         log_msgf(LOG_WARN, "%d waiting jobs were in no list of Redis and wait again", relisted);
