@@ -100,6 +100,10 @@ err_kind_t storage_put_flush(storage_put_t *p, err_t *err) {
     return p->ops->put_flush(p->put, err);
 }
 
+void storage_put_relax(storage_put_t *p) {
+    p->ops->put_relax(p->put);
+}
+
 err_kind_t storage_put_commit(storage_put_t *p, err_t *err) {
     err_kind_t kind = p->ops->put_commit(p->put, err);
     free(p);
@@ -113,7 +117,7 @@ void storage_put_abort(storage_put_t *p) {
     }
 }
 
-err_kind_t storage_put_bytes(storage_t *st, const char *key, const void *data, size_t n, err_t *err) {
+static err_kind_t put_bytes(storage_t *st, const char *key, const void *data, size_t n, bool relaxed, err_t *err) {
     storage_put_t *p;
     err_kind_t kind = storage_put_begin(st, key, &p, err);
     if (kind != ERR_OK) {
@@ -124,7 +128,18 @@ err_kind_t storage_put_bytes(storage_t *st, const char *key, const void *data, s
         storage_put_abort(p);
         return kind;
     }
+    if (relaxed) {
+        storage_put_relax(p);
+    }
     return storage_put_commit(p, err);
+}
+
+err_kind_t storage_put_bytes(storage_t *st, const char *key, const void *data, size_t n, err_t *err) {
+    return put_bytes(st, key, data, n, false, err);
+}
+
+err_kind_t storage_put_bytes_relaxed(storage_t *st, const char *key, const void *data, size_t n, err_t *err) {
+    return put_bytes(st, key, data, n, true, err);
 }
 
 err_kind_t storage_get(storage_t *st, const char *key, int *fd, int64_t *size, err_t *err) {

@@ -9,8 +9,8 @@
 #define SG_STORAGE_H
 
 #include <stdbool.h>
-#include <stdint.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <time.h>
 
 #include "err.h"
@@ -24,16 +24,23 @@ void storage_close(storage_t *st);
 
 ERR_MUST err_kind_t storage_put_begin(storage_t *st, const char *key, storage_put_t **out, err_t *err);
 ERR_MUST err_kind_t storage_put_write(storage_put_t *p, const void *data, size_t n, err_t *err);
-/* Path of the temporary file, so that a decoder can look at the bytes before they are committed. Valid until commit/abort. */
+/* Path of the temporary file, so that a decoder can look at the bytes before they are committed. Valid until
+ * commit/abort. */
 const char *storage_put_path(const storage_put_t *p);
 /* Flushes what was written so far so that storage_put_path can be read. */
 ERR_MUST err_kind_t storage_put_flush(storage_put_t *p, err_t *err);
+/* What is put can be made again (a thumbnail, a tile): commit does not wait for the disk. The object is still whole or
+ * absent while the machine runs, but a power cut may leave it empty. */
+void storage_put_relax(storage_put_t *p);
 /* Both end the put and free it. commit replaces an existing object atomically. */
 ERR_MUST err_kind_t storage_put_commit(storage_put_t *p, err_t *err);
 void storage_put_abort(storage_put_t *p);
 
 /* Whole small object in one call. */
 ERR_MUST err_kind_t storage_put_bytes(storage_t *st, const char *key, const void *data, size_t n, err_t *err);
+
+/* The same, relaxed. */
+ERR_MUST err_kind_t storage_put_bytes_relaxed(storage_t *st, const char *key, const void *data, size_t n, err_t *err);
 
 /* Opens for reading; the caller closes fd. ERR_NOT_FOUND "object_missing". */
 ERR_MUST err_kind_t storage_get(storage_t *st, const char *key, int *fd, int64_t *size, err_t *err);

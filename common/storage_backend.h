@@ -15,6 +15,7 @@ typedef struct {
     err_kind_t (*put_write)(void *put, const void *data, size_t n, err_t *err);
     err_kind_t (*put_flush)(void *put, err_t *err);
     const char *(*put_path)(const void *put);
+    void (*put_relax)(void *put);
     err_kind_t (*put_commit)(void *put, err_t *err); /* frees put */
     void (*put_abort)(void *put);                    /* frees put */
     err_kind_t (*get)(void *self, const char *key, int *fd, int64_t *size, err_t *err);

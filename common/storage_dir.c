@@ -35,6 +35,7 @@ typedef struct {
     char tmp_name[TMP_NAME_SIZE];
     char *tmp_path;
     char key[STORAGE_KEY_MAX + 1];
+    bool relaxed; /* no fsync */
 } put_t;
 
 static err_kind_t io_error(err_t *err, const char *what, const char *name) {
@@ -159,17 +160,22 @@ static bool move_into_place(const put_t *p) {
     if (parent < 0) {
         return false;
     }
-    bool ok = renameat(p->dir->tmp_fd, p->tmp_name, parent, leaf) == 0 && sync_dir(parent);
+    bool ok = renameat(p->dir->tmp_fd, p->tmp_name, parent, leaf) == 0 && (p->relaxed || sync_dir(parent));
     int e = errno;
     close(parent);
     errno = e;
     return ok;
 }
 
+static void put_relax(void *put) {
+    put_t *p = put;
+    p->relaxed = true;
+}
+
 static err_kind_t put_commit(void *put, err_t *err) {
     put_t *p = put;
     err_kind_t kind = ERR_OK;
-    if (fsync(p->fd) != 0) {
+    if (!p->relaxed && fsync(p->fd) != 0) {
         kind = io_error(err, "fsync", p->tmp_path);
         put_abort(p);
         return kind;
@@ -448,6 +454,7 @@ static const storage_ops_t ops = {.close = close_dir,
                                   .put_write = put_write,
                                   .put_flush = put_flush,
                                   .put_path = put_path,
+                                  .put_relax = put_relax,
                                   .put_commit = put_commit,
                                   .put_abort = put_abort,
                                   .get = get,

@@ -153,6 +153,17 @@ static void observe(const char *what, int64_t since_us) {
     metrics_observe(m, &what, (double)(time_mono_us() - since_us) / 1e6);
 }
 
+/* These files are written without waiting for the disk: after a power cut one may be there but empty. */
+static bool is_made(derivatives_t *d, const char *key) {
+    int fd = -1;
+    int64_t size = 0;
+    if (storage_get(d->st, key, &fd, &size, NULL) != ERR_OK) {
+        return false;
+    }
+    close(fd);
+    return size > 0;
+}
+
 static void thumbnail_key(const char *id, char key[DERIVATIVES_KEY_ROOM]) {
     snprintf(key, DERIVATIVES_KEY_ROOM, "images/%s/thumbnail.jpg", id);
 }
@@ -360,6 +371,15 @@ void derivatives_destroy(derivatives_t *d) {
 }
 
 void derivatives_prepare(derivatives_t *d, const char *image_id, const char *original_key, done_fn done, void *arg) {
+    char tiles_done[DERIVATIVES_KEY_ROOM], thumbnail[DERIVATIVES_KEY_ROOM];
+    thumbnail_key(image_id, thumbnail);
+    snprintf(tiles_done, sizeof tiles_done, "images/%s/tiles/done", image_id);
+    if (is_made(d, thumbnail) && is_made(d, tiles_done)) {
+        if (done) {
+            done(arg, image_id, 1);
+        }
+        return;
+    }
     callback_t *c = done ? calloc(1, sizeof *c) : NULL;
     bool queued = false, ready = false;
     if (c) {
@@ -438,7 +458,7 @@ static err_kind_t ensure(derivatives_t *d, const char *id, const char *key, bool
 err_kind_t derivatives_thumbnail(derivatives_t *d, const char *image_id, const char *original_key, char *key,
                                  err_t *err) {
     thumbnail_key(image_id, key);
-    return storage_exists(d->st, key) ? ERR_OK : ensure(d, image_id, original_key, true, err);
+    return is_made(d, key) ? ERR_OK : ensure(d, image_id, original_key, true, err);
 }
 
 err_kind_t derivatives_tile(derivatives_t *d, const char *image_id, const char *original_key, int width, int height,
@@ -452,7 +472,7 @@ err_kind_t derivatives_tile(derivatives_t *d, const char *image_id, const char *
         return err_set(err, ERR_NOT_FOUND, "not_found", "There is no such tile.", NULL);
     }
     snprintf(key, DERIVATIVES_KEY_ROOM, "images/%s/tiles/%d/%d_%d.jpg", image_id, level, column, row);
-    return storage_exists(d->st, key) ? ERR_OK : ensure(d, image_id, original_key, false, err);
+    return is_made(d, key) ? ERR_OK : ensure(d, image_id, original_key, false, err);
 }
 
 err_kind_t derivatives_forget(derivatives_t *d, const char *image_id, err_t *err) {

@@ -18,7 +18,7 @@ static err_kind_t write_jpeg(storage_t *st, const char *key, const uint8_t *px, 
     size_t n = 0;
     err_kind_t kind = image_encode_jpeg(px, w, h, channels, quality, &jpeg, &n, err);
     if (kind == ERR_OK) {
-        kind = storage_put_bytes(st, key, jpeg, n, err);
+        kind = storage_put_bytes_relaxed(st, key, jpeg, n, err);
     }
     free(jpeg);
     return kind;
@@ -105,7 +105,7 @@ err_kind_t pyramid_write_tiles(storage_t *st, const char *prefix, uint8_t *px, i
     if (kind == ERR_OK) {
         char key[DERIVATIVES_KEY_ROOM];
         snprintf(key, sizeof key, "%s/done", prefix);
-        kind = storage_put_bytes(st, key, "1\n", 2, err);
+        kind = storage_put_bytes_relaxed(st, key, "1\n", 2, err);
     }
     free(tile);
     return kind;
