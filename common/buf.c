@@ -81,16 +81,22 @@ void buf_printf(buf_t *b, const char *fmt, ...) {
     va_start(ap, fmt);
     va_list again;
     va_copy(again, ap);
-    size_t room = b->room > b->len ? b->room - b->len : 0;
-    int n = vsnprintf(room > 0 ? b->data + b->len : NULL, room, fmt, ap);
+    char none[1];
+    char *at = none;
+    size_t room = 0;
+    if (b->data) {
+        at = b->data + b->len;
+        room = b->room - b->len;
+    }
+    int n = vsnprintf(at, room, fmt, ap);
     va_end(ap);
     if (n < 0) {
         b->failed = true;
-    } else if ((size_t)n < room && (size_t)n <= b->cap - b->len) {
-        b->len += (size_t)n; /* it fitted at the first try */
+    } else if ((size_t)n < room) {
+        b->len += (size_t)n; /* it fitted at the first try; room never goes past the cap */
     } else {
-        if (b->data) {
-            b->data[b->len] = '\0'; /* the first try may have left a part of the text behind */
+        if (room > 0) {
+            *at = '\0'; /* the first try may have left a part of the text behind */
         }
         if (reserve(b, (size_t)n)) {
             (void)vsnprintf(b->data + b->len, (size_t)n + 1, fmt, again);

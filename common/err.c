@@ -32,7 +32,7 @@ static void format_text(char *dst, size_t room, const char *fmt, va_list ap) {
     copy_text(dst, room, scratch);
 }
 
-err_kind_t err_set(err_t *err, err_kind_t kind, const char *code, const char *message, const char *detail_fmt, ...) {
+err_kind_t(err_set)(err_t *err, err_kind_t kind, const char *code, const char *message, const char *detail_fmt, ...) {
     if (!err) {
         return kind;
     }
@@ -49,7 +49,7 @@ err_kind_t err_set(err_t *err, err_kind_t kind, const char *code, const char *me
     return kind;
 }
 
-err_kind_t err_setf(err_t *err, err_kind_t kind, const char *code, const char *message_fmt, ...) {
+err_kind_t(err_setf)(err_t *err, err_kind_t kind, const char *code, const char *message_fmt, ...) {
     if (!err) {
         return kind;
     }

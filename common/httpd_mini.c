@@ -279,11 +279,15 @@ static int listen_on(const char *host, int port, int *real_port) {
         }
     }
     freeaddrinfo(list);
-    struct sockaddr_storage addr;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+    } addr;
+    memset(&addr, 0, sizeof addr);
     socklen_t len = sizeof addr;
-    if (fd >= 0 && getsockname(fd, (struct sockaddr *)&addr, &len) == 0) {
-        *real_port = ntohs(addr.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&addr)->sin6_port
-                                                      : ((struct sockaddr_in *)&addr)->sin_port);
+    if (fd >= 0 && getsockname(fd, &addr.any, &len) == 0) {
+        *real_port = ntohs(addr.any.sa_family == AF_INET6 ? addr.v6.sin6_port : addr.v4.sin_port);
     }
     errno = e;
     return fd;

@@ -26,7 +26,7 @@ static int peek(const scan_t *s) {
 }
 
 static void skip_blank(scan_t *s) {
-    while (s->pos < s->len && memchr(" \t\r\n", s->text[s->pos], 4)) {
+    for (int c = peek(s); c == ' ' || c == '\t' || c == '\r' || c == '\n'; c = peek(s)) {
         s->pos++;
     }
 }
@@ -95,7 +95,7 @@ static int32_t read_hex4(scan_t *s) {
 static bool skip_escape(scan_t *s) {
     int c = peek(s);
     if (c != 'u') {
-        if (c < 0 || !memchr("\"\\/bfnrt", c, 8)) {
+        if (c <= 0 || !strchr("\"\\/bfnrt", c)) {
             return fail(s, "unknown escape");
         }
         s->pos++;

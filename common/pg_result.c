@@ -7,7 +7,7 @@
 
 int64_t pg_affected(const PGresult *res) {
     /* libpq takes a pointer to non-const but only reads. */
-    const char *text = PQcmdTuples((PGresult *)(uintptr_t)res);
+    const char *text = PQcmdTuples((PGresult *)res);
     return strtoll(text, NULL, 10);
 }
 

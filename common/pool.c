@@ -158,11 +158,11 @@ static pool_take_t wait_in_line(pool_t *p, int64_t wait_ms, void **item) {
     waiter_t w = {.granted = false};
     init_mono_cond(&w.cond);
     if (p->last) {
-        p->last->next = &w;
+        p->last->next = &w; /* cppcheck-suppress autoVariables ; it leaves the line before this function returns */
     } else {
-        p->first = &w;
+        p->first = &w; /* cppcheck-suppress autoVariables */
     }
-    p->last = &w;
+    p->last = &w; /* cppcheck-suppress autoVariables */
     p->waiting++;
     int rc = 0;
     while (!w.granted && !p->closing && rc != ETIMEDOUT) {

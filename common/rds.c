@@ -359,7 +359,7 @@ static err_kind_t finish(redisReply *got, const char *name, redisReply **reply, 
 
 /* hiredis takes pointers to non-const pointers but changes nothing. */
 static const char **as_hiredis(const char *const *argv) {
-    return (const char **)(uintptr_t)argv;
+    return (const char **)argv;
 }
 
 err_kind_t rds_command(rds_conn_t *c, int argc, const char *const *argv, const size_t *lens, redisReply **reply,
