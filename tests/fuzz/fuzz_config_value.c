@@ -31,8 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                 abort();
             }
             config_free(&cfg);
-        } else if (err.message[0] == '\0' ||
-                   (strcmp(name, "JWT_SECRET") == 0 && size > 8 && strstr(err.message, value))) {
+        } else if (err.message[0] == '\0') {
             abort();
         }
     }
