@@ -152,7 +152,9 @@ static err_kind_t read_tags(tiff_layout_t *l, err_t *err) {
     TIFFGetFieldDefaulted(t, TIFFTAG_ORIENTATION, &orientation);
     TIFFGetFieldDefaulted(t, TIFFTAG_COMPRESSION, &l->compression);
     if (!TIFFGetField(t, TIFFTAG_PHOTOMETRIC, &l->photometric)) {
-        l->photometric = l->samples >= 3 ? PHOTOMETRIC_RGB : PHOTOMETRIC_MINISBLACK;
+        bool fax = l->compression == COMPRESSION_CCITTRLE || l->compression == COMPRESSION_CCITTFAX3 ||
+                   l->compression == COMPRESSION_CCITTFAX4 || l->compression == COMPRESSION_CCITTRLEW;
+        l->photometric = l->samples >= 3 ? PHOTOMETRIC_RGB : fax ? PHOTOMETRIC_MINISWHITE : PHOTOMETRIC_MINISBLACK;
     }
     l->planar = planar == PLANARCONFIG_SEPARATE && l->samples > 1;
     l->tiled = TIFFIsTiled(t) != 0;
