@@ -234,7 +234,8 @@ static inline int qf_setup(void **state) {
         return -1;
     }
     for (int i = 0; i < QF_USERS; i++) {
-        (void)snprintf(qf.users[i], sizeof qf.users[i], "0000000%d-0000-4000-8000-000000000000", i % 10);
+        memcpy(qf.users[i], "00000000-0000-4000-8000-000000000000", JOB_ID_LEN);
+        qf.users[i][0] = (char)('1' + i);
     }
     int applied = 0;
     if (pg_pool_create(&qf.cfg, "test", &qf.pg, &err) != ERR_OK ||

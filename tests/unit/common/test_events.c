@@ -207,7 +207,7 @@ static void test_sequence_numbers_rise(void **state) {
     assert_int_equal(queue_fail(qf.q, "w1", &c, &why, NULL), ERR_OK);
     qf_wait_claim("w1", &c);
     for (int i = 0; i < 5; i++) {
-        char stage[8];
+        char stage[16];
         (void)snprintf(stage, sizeof stage, "s%d", i);
         queue_publish_progress(qf.q, &c, stage, 0.2 + i / 10.0);
     }
