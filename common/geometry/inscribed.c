@@ -5,7 +5,8 @@
 #include <stdlib.h>
 
 enum {
-    MAX_CELLS = 20000 /* bounds the time for shapes whose widest place is a long strip */
+    MAX_CELLS = 20000,           /* for shapes whose widest place is a long strip */
+    MAX_SEGMENT_TESTS = 40000000 /* cells times segments */
 };
 
 typedef struct {
@@ -104,7 +105,11 @@ static int search_cells(search_t *s, geom_bbox_t box) {
             }
         }
     }
-    for (int seen = 0; s->len > 0 && seen < MAX_CELLS; seen++) {
+    /* Bounds the time for hostile outlines: a real object needs some hundred cells. */
+    size_t budget = MAX_SEGMENT_TESTS / 4 / s->nsegs, most = budget < 200         ? 200
+                                                             : budget < MAX_CELLS ? budget
+                                                                                  : MAX_CELLS;
+    for (size_t seen = 0; s->len > 0 && seen < most; seen++) {
         cell_t c = heap_pop(s);
         if (c.bound <= s->best + precision) {
             break; /* nothing left can be better: the heap gives the greatest bound first */
