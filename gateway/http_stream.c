@@ -23,8 +23,8 @@ bool http_stream_not_modified(http_request_t *req, const char *etag) {
     return true;
 }
 
-static bool is_chunked(const http_request_t *req) {
-    const char *version = http_exchange((http_request_t *)(uintptr_t)req)->info->http_version;
+static bool is_chunked(http_request_t *req) {
+    const char *version = http_exchange(req)->info->http_version;
     return version && strcmp(version, "1.0") != 0;
 }
 

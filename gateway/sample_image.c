@@ -160,7 +160,7 @@ static void blur_line(const float *in, float *out, int n, size_t step, const dou
 
 /* Gaussian, in place; scratch is a plane of the same size. */
 static void blur(float *plane, float *scratch, int w, int h, double sigma) {
-    double kernel[65];
+    double kernel[65] = {0};
     int radius = (int)ceil(2.5 * sigma);
     radius = radius > 32 ? 32 : radius;
     double sum = 0;
@@ -201,7 +201,7 @@ int sample_draw_nuclei(const sample_field_t *f, uint16_t *px) {
     const size_t n = (size_t)f->width * (size_t)f->height;
     uint64_t rng = f->seed;
     shape_t *shapes = calloc(MAX_OBJECTS, sizeof *shapes);
-    float *plane = calloc(n, sizeof *plane), *haze = malloc(n * sizeof *haze), *scratch = malloc(n * sizeof *scratch);
+    float *plane = calloc(n, sizeof *plane), *haze = calloc(n, sizeof *haze), *scratch = calloc(n, sizeof *scratch);
     int status = -1;
     if (shapes && plane && haze && scratch) {
         const int placed = place_shapes(shapes, f, 0.62, 0.06, 0.9, &rng);
@@ -262,7 +262,7 @@ int sample_draw_spheroids(const sample_field_t *f, int channels, uint8_t *px) {
     const size_t n = (size_t)f->width * (size_t)f->height;
     uint64_t rng = f->seed;
     shape_t *shapes = calloc(MAX_OBJECTS, sizeof *shapes);
-    float *plane = malloc(n * sizeof *plane), *scratch = malloc(n * sizeof *scratch);
+    float *plane = calloc(n, sizeof *plane), *scratch = calloc(n, sizeof *scratch);
     int status = -1;
     if (shapes && plane && scratch) {
         for (size_t i = 0; i < n; i++) {

@@ -165,7 +165,7 @@ err_kind_t submit_image(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
                   "RETURNING id, image_id, model), "
                   "upd AS (UPDATE images SET latest_job_id = ins.id FROM ins WHERE images.id = ins.image_id) "
                   "SELECT id, model FROM ins";
-    insert_texts_t t;
+    insert_texts_t t = {0};
     insert_texts(gw, sr, &t);
     memset(out, 0, sizeof *out);
     snprintf(out->image_id, sizeof out->image_id, "%s", image_id);
@@ -258,7 +258,7 @@ err_kind_t submit_batch(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
     if (kind != ERR_OK) {
         return kind;
     }
-    insert_texts_t t;
+    insert_texts_t t = {0};
     insert_texts(gw, sr, &t);
     const char *const params[] = {project_id,
                                   uuid_array,
