@@ -202,9 +202,15 @@ static err_kind_t begin_session(pg_conn_t *c, err_t *err) {
     return kind;
 }
 
-/* Closes the connection, and with it the lock and the settings. */
+/* Gives the lock back and closes the connection, and with it the settings. The lock would end with the connection, too,
+ * but only when the server notices, which may be after the caller goes on. */
 static void end_session(pg_conn_t *c) {
     pg_rollback(c);
+    err_t err;
+    if (PQstatus(pg_raw(c)) == CONNECTION_OK &&
+        pg_exec(c, "SELECT pg_advisory_unlock_all()", 0, NULL, NULL, &err) != ERR_OK) {
+        log_error(LOG_WARN, "releasing the migration lock failed", &err);
+    }
     pg_mark_broken(c);
     pg_release(c);
 }
