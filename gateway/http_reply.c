@@ -160,7 +160,8 @@ void http_write_head(http_request_t *req, int status, const char *content_type, 
     }
     req->answered = true;
     req->status = status;
-    if (req->gw->server && server_is_draining(req->gw->server)) {
+    if (req->gw->server && status != 101 &&
+        (server_is_draining(req->gw->server) || server_is_crowded(req->gw->server))) {
         req->close_after = true;
     }
     /* What the client still wants to send and we will not read costs the connection. */

@@ -292,7 +292,7 @@ static err_kind_t dispatch(http_exchange_t *ex, const char **route_name, err_t *
     }
     req->path = http_percent_decode(req->arena, raw, strlen(raw), false);
     if (!req->path) {
-        req->path = "";
+        req->path = raw;
         return err_set(err, ERR_INVALID, "path_invalid", "The address is not well-formed.", NULL);
     }
     bool api = strncmp(req->path, "/api/", 5) == 0 || strcmp(req->path, "/api") == 0;
@@ -347,6 +347,7 @@ void router_serve(gateway_t *gw, struct mg_connection *conn) {
         return;
     }
     set_cors(&ex);
+    ex.req.path = ex.info->local_uri_raw ? ex.info->local_uri_raw : "";
     if (k == ERR_OK) {
         k = dispatch(&ex, &route_name, &err);
     }

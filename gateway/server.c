@@ -342,6 +342,10 @@ bool server_is_draining(const server_t *s) {
     return atomic_load(&s->draining);
 }
 
+bool server_is_crowded(const server_t *s) {
+    return atomic_load(&s->connections) * 4 > (int)s->gw->cfg->http_threads * 3;
+}
+
 void server_count_websocket(server_t *s, int delta) {
     atomic_fetch_add(&s->websockets, delta);
 }

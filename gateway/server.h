@@ -39,6 +39,8 @@ void server_watch_certificate(server_t *s, int64_t *stamp);
 int server_certificate_days(const server_t *s);
 
 bool server_is_draining(const server_t *s);
+/* Are so many threads taken that idle connections should not be kept? */
+bool server_is_crowded(const server_t *s);
 void server_stats(const server_t *s, server_stats_t *out);
 /* Counts requests that are WebSockets now, so that a drain does not wait for them. */
 void server_count_websocket(server_t *s, int delta);
