@@ -113,7 +113,7 @@ static int edges_conflict(const sweep_t *s, const edge_t *e, const edge_t *f) {
     if (d1 * d2 < 0 && d3 * d4 < 0) {
         return 1;
     }
-    geom_point_t touch[4];
+    geom_point_t touch[4] = {{0, 0}};
     int n = 0;
     if (d1 == 0 && in_extent(e, f->a)) {
         touch[n++] = f->a;
@@ -250,7 +250,7 @@ int geom_is_valid(const geom_t *g) {
     if (!count_edges(g, &s)) {
         return 0;
     }
-    s.rings = malloc(s.ring_count * sizeof *s.rings);
+    s.rings = malloc(s.ring_count * sizeof(const geom_ring_t *));
     s.edges = malloc(s.edge_count * sizeof *s.edges);
     s.active = malloc(s.edge_count * sizeof *s.active);
     if (s.rings == NULL || s.edges == NULL || s.active == NULL) {

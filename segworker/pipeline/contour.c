@@ -55,7 +55,7 @@ static err_kind_t shape_object(const crack_ring_t *rings, size_t n, geom_t *g, e
     if (parts > UINT16_MAX) {
         return too_complex(err);
     }
-    g->polygons = calloc(parts, sizeof *g->polygons);
+    g->polygons = calloc(parts > 0 ? parts : 1, sizeof *g->polygons);
     if (g->polygons == NULL) {
         return no_memory(err);
     }

@@ -97,7 +97,7 @@ static err_kind_t smooth_distance(work_t *k, const float *dist, err_t *err) {
     err_kind_t kind = ERR_OK;
     double sigma = fmin(k->p->dist_sigma, 1000);
     double *w = make_kernel(sigma, &radius);
-    double *line = malloc(((size_t)k->width + 2 * (size_t)radius) * sizeof *line);
+    double *line = calloc((size_t)k->width + 2 * (size_t)radius, sizeof *line);
     k->smooth = malloc(k->pixels * sizeof *k->smooth);
     if (w == NULL || line == NULL || k->smooth == NULL) {
         kind = no_memory(err);

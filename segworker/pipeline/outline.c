@@ -156,6 +156,9 @@ static void smooth_closed(outline_t *o, const kernel_t *k, vec_t *out) {
 static void smooth_with(outline_t *o, double sigma, vec_t *out) {
     kernel_t k;
     size_t n = o->nnodes, first = n;
+    if (n == 0) {
+        return;
+    }
     make_kernel(sigma, &k);
     for (size_t i = 0; i < n && first == n; i++) {
         first = o->fixed[i] ? i : n;
@@ -181,6 +184,9 @@ static double normal_shift(const outline_t *o, const vec_t *moved, size_t i) {
 /* Number of set flags in the 2*reach+1 nodes around each node. */
 static void count_around(const uint8_t *flag, size_t n, size_t reach, uint32_t *count) {
     uint32_t sum = 0;
+    if (n <= 2 * reach) {
+        return; /* never so: wide filters need rings many times their width */
+    }
     for (size_t k = 0; k < 2 * reach + 1; k++) {
         sum += flag[(n - reach + k) % n];
     }
@@ -216,8 +222,8 @@ static void smooth_nodes(outline_t *o, bool gently) {
     size_t n = o->nnodes;
     double narrow = clamp((double)n / NODES_PER_WIDTH, WIDTHS[0]);
     smooth_with(o, gently || narrow < LEAST_WIDTH ? LEAST_WIDTH : narrow, o->smooth);
-    for (size_t w = 1; !gently && w < sizeof WIDTHS / sizeof *WIDTHS && n >= (size_t)(NODES_PER_WIDTH * WIDTHS[w]);
-         w++) {
+    for (size_t w = 1;
+         !gently && w < sizeof WIDTHS / sizeof *WIDTHS && n >= (size_t)NODES_PER_WIDTH * (size_t)WIDTHS[w]; w++) {
         smooth_with(o, WIDTHS[w], o->wide);
         blend_wide(o, (size_t)WIDTHS[w]);
     }
