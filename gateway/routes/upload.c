@@ -224,10 +224,10 @@ static void thumbnail_done(void *arg, const char *image_id, int ok) {
 
 static void announce(upload_t *u, const submit_result_t *job) {
     int position = -1;
+    images_publish(u->gw, u->project_id, u->image_id, "created");
     if (job->job_id[0]) {
         submit_enqueue(u->gw, job, &position);
     }
-    images_publish(u->gw, u->project_id, u->image_id, "created");
     announce_t *a = calloc(1, sizeof *a);
     if (a) {
         a->gw = u->gw;
