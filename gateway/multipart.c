@@ -26,7 +26,7 @@ err_kind_t multipart_init(multipart_t *m, const char *content_type, const multip
     memset(m, 0, sizeof *m);
     m->on = *on;
     if (!content_type || strncasecmp(content_type, type, sizeof type - 1) != 0) {
-        return err_set(err, ERR_UNSUPPORTED, "media_type", "The upload must be a form or the bytes of a file.", NULL);
+        return err_set(err, ERR_UNSUPPORTED, "media_type_unsupported", "The upload must be a form or the bytes of a file.", NULL);
     }
     const char *p = content_type + sizeof type - 1;
     while ((p = strchr(p, ';')) != NULL) {

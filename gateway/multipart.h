@@ -39,8 +39,8 @@ typedef struct {
     int parts, state;
 } multipart_t;
 
-/* Takes the value of a Content-Type header: ERR_UNSUPPORTED "media_type" when it is not multipart/form-data,
- * ERR_INVALID "multipart_invalid" when its boundary is missing or wrong. */
+/* Takes the value of a Content-Type header: ERR_UNSUPPORTED "media_type_unsupported" when it is not
+ * multipart/form-data, ERR_INVALID "multipart_invalid" when its boundary is missing or wrong. */
 ERR_MUST err_kind_t multipart_init(multipart_t *m, const char *content_type, const multipart_handler_t *on, err_t *err);
 /* ERR_INVALID "multipart_invalid", or what a callback returned. After an error the parser must not be used again. */
 ERR_MUST err_kind_t multipart_feed(multipart_t *m, const char *bytes, size_t n, err_t *err);

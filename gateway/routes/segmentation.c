@@ -18,16 +18,20 @@ static err_kind_t accept_one(http_request_t *req, const submit_request_t *sr, su
     pg_conn_t *conn = NULL;
     err_kind_t kind = pg_acquire(gw->pg, &conn, err);
     if (kind == ERR_OK) {
-        kind = pg_exec(conn,
-                       "SELECT p.id FROM images i JOIN projects p ON p.id = i.project_id WHERE i.id = $1 AND "
-                       "p.owner_id = $2",
-                       2, (const char *const[]){req->params[0], req->user.id}, &res, err);
+        kind =
+            pg_exec(conn,
+                    "SELECT p.id, EXISTS (SELECT 1 FROM jobs j WHERE j.image_id = i.id AND j.state IN ('queued', "
+                    "'active', 'delayed')) AS busy FROM images i JOIN projects p ON p.id = i.project_id WHERE i.id = "
+                    "$1 AND p.owner_id = $2",
+                    2, (const char *const[]){req->params[0], req->user.id}, &res, err);
     }
     if (kind == ERR_OK && PQntuples(res) == 0) {
         kind = route_not_found(err, "image");
     }
     if (kind == ERR_OK) {
-        kind = submit_check(gw, conn, req->user.id, pg_get(res, 0, "id"), sr, 1, err);
+        /* An image that has an unfinished job gets no further one, so a full queue is no reason to refuse. */
+        const int wanted = pg_get_bool(res, 0, "busy") ? 0 : 1;
+        kind = submit_check(gw, conn, req->user.id, pg_get(res, 0, "id"), sr, wanted, err);
     }
     if (kind == ERR_OK) {
         kind = submit_image(gw, conn, req->user.id, req->params[0], sr, job, err);

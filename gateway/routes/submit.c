@@ -102,9 +102,10 @@ err_kind_t submit_check(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
         kind = err_setf(err, ERR_INVALID, "model_unknown", "There is no model \"%.63s\". There are: %.150s.",
                         pg_get(res, 0, "wanted"), pg_get(res, 0, "offered"));
     } else if (pg_get_int(res, 0, "mine", 0) + wanted > gw->cfg->max_queued_per_user) {
-        kind = err_setf(err, ERR_LIMIT, "queue_full_user",
-                        "You have %lld jobs waiting; %lld are allowed. Wait until some are done.",
-                        (long long)pg_get_int(res, 0, "mine", 0), (long long)gw->cfg->max_queued_per_user);
+        kind = err_setf(
+            err, ERR_LIMIT, "queue_full_user",
+            "You have %lld jobs waiting and this asks for %d more; %lld are allowed. Wait until some are done.",
+            (long long)pg_get_int(res, 0, "mine", 0), wanted, (long long)gw->cfg->max_queued_per_user);
     } else {
         kind = count_total(conn, &total, err);
         if (kind == ERR_OK && total + wanted > gw->cfg->max_queued_total) {
