@@ -114,10 +114,11 @@ static err_kind_t degenerate(err_t *err) {
 /* Everything that rests on the convex hull and the two circles. */
 static err_kind_t set_hull_measures(const geom_t *g, size_t npoints, measurements_t *out, err_t *err) {
     err_kind_t kind = ERR_OK;
-    geom_point_t *points = malloc((2 * npoints + 1) * sizeof *points), *hull = points + npoints;
+    geom_point_t *points = malloc((2 * npoints + 1) * sizeof *points);
     if (points == NULL) {
         return err_set(err, ERR_NO_MEMORY, "no_memory", "The server is short of memory; please try again.", "hull");
     }
+    geom_point_t *hull = points + npoints;
     size_t n = 0;
     for (uint32_t i = 0; i < g->count; i++) {
         const geom_ring_t *r = &g->polygons[i].rings[0];

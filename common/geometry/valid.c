@@ -251,8 +251,8 @@ int geom_is_valid(const geom_t *g) {
         return 0;
     }
     s.rings = malloc(s.ring_count * sizeof(const geom_ring_t *));
-    s.edges = malloc(s.edge_count * sizeof *s.edges);
-    s.active = malloc(s.edge_count * sizeof *s.active);
+    s.edges = calloc(s.edge_count, sizeof *s.edges);
+    s.active = calloc(s.edge_count, sizeof *s.active);
     if (s.rings == NULL || s.edges == NULL || s.active == NULL) {
         goto out; /* not known to be valid */
     }

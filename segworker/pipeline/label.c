@@ -46,7 +46,7 @@ static int reflect(int64_t i, int64_t n) {
 /* Half a Gaussian kernel, weights[0] at the centre; the whole kernel sums to 1. */
 static double *make_kernel(double sigma, int *radius) {
     *radius = (int)(4 * sigma + 0.5);
-    double *w = malloc(((size_t)*radius + 1) * sizeof *w), sum = 0;
+    double *w = calloc((size_t)*radius + 1, sizeof *w), sum = 0;
     if (w == NULL) {
         return NULL;
     }

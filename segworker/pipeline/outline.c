@@ -154,7 +154,7 @@ static void smooth_closed(outline_t *o, const kernel_t *k, vec_t *out) {
 }
 
 static void smooth_with(outline_t *o, double sigma, vec_t *out) {
-    kernel_t k;
+    kernel_t k = {0};
     size_t n = o->nnodes, first = n;
     if (n == 0) {
         return;
@@ -425,8 +425,10 @@ static bool build_from_cracks(const int32_t *labels, int width, int height, cons
         return false;
     }
     crack_walk(labels, width, height, ring, write_corner, &w);
-    geom_point_t *p = realloc(out->points, out->count * sizeof *p); /* a ring has at least four corners */
-    out->points = p != NULL ? p : out->points;
+    geom_point_t *fitted = realloc(out->points, out->count * sizeof *fitted); /* a ring has at least four corners */
+    if (fitted != NULL) {
+        out->points = fitted;
+    }
     return true;
 }
 
