@@ -250,7 +250,7 @@ int geom_is_valid(const geom_t *g) {
     if (!count_edges(g, &s)) {
         return 0;
     }
-    s.rings = malloc(s.ring_count * sizeof(const geom_ring_t *));
+    s.rings = calloc(s.ring_count, sizeof(const geom_ring_t *));
     s.edges = calloc(s.edge_count, sizeof *s.edges);
     s.active = calloc(s.edge_count, sizeof *s.active);
     if (s.rings == NULL || s.edges == NULL || s.active == NULL) {
