@@ -12,7 +12,7 @@ def _disk_field(shape, centres, radii, edge=1.5):
     field = np.zeros(shape, np.float32)
     for (cy, cx), r in zip(centres, radii):
         d = np.hypot(yy - cy, xx - cx)
-        field = np.maximum(field, 1 / (1 + np.exp((d - r) / edge)))
+        field = np.maximum(field, 1 / (1 + np.exp(np.clip((d - r) / edge, -50, 50))))
     return field
 
 

@@ -50,14 +50,14 @@ def test_unknown_path_and_method(stack, alice):
 
 
 def test_metrics_are_not_public(stack, alice):
-    assert alice.get("/metrics").status in (404, 200)
     assert b"# TYPE" not in alice.get("/metrics").body
 
 
 def operations():
     for path, item in OPENAPI["paths"].items():
         for method, operation in item.items():
-            if method in ("get", "post", "patch", "put", "delete"):
+            # the WebSocket handshake has tests of its own
+            if method in ("get", "post", "patch", "put", "delete") and path != "/api/ws":
                 yield pytest.param(method.upper(), path, operation, id=f"{method} {path}")
 
 
@@ -80,6 +80,8 @@ def test_every_route_needs_a_sign_in_and_the_right_person(stack, belongings, met
     public = operation.get("security") == []
     full = re.sub(r"{(\w+)}", lambda m: str(ids[m[1]]), path)
     body = {} if method in ("POST", "PATCH") else None
+    if operation["operationId"] == "segmentBatch":
+        body = {"all": True}
     if not public:
         nobody = Client(stack).call(method, full, body=body, auth=False)
         assert nobody.status == 401, nobody
