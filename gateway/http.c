@@ -446,9 +446,8 @@ err_kind_t http_cursor_parse(http_request_t *req, const char *cursor, char creat
     if (n == 0 || n > 200 || strspn(cursor, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != n) {
         goto bad;
     }
-    memcpy(text, cursor, n);
     for (size_t i = 0; i < n; i++) {
-        text[i] = (char)(text[i] == '-' ? '+' : text[i] == '_' ? '/' : text[i]);
+        text[i] = (char)(cursor[i] == '-' ? '+' : cursor[i] == '_' ? '/' : cursor[i]);
     }
     size_t padded = n;
     while (padded % 4 != 0) {

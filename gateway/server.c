@@ -41,7 +41,7 @@ static _Thread_local SSL *thread_tls;
 static void on_handshake(const SSL *tls, int where, int ret) {
     (void)ret;
     if (where & SSL_CB_HANDSHAKE_START) {
-        thread_tls = (SSL *)(uintptr_t)tls;
+        thread_tls = (SSL *)tls; /* the callback's const is a promise about itself, not about the object */
     }
 }
 

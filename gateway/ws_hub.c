@@ -22,28 +22,6 @@
 #define SNAPSHOT_POSITIONS_MAX 200 /* more waiting jobs than this: their positions are left out, each costs a call */
 #define SNAPSHOT_BYTES_MAX ((size_t)48 * 1024 * 1024)
 
-/* ---- messages ---- */
-
-ws_message_t *ws_message_create(const char *text, size_t len, const char *key, bool progress) {
-    ws_message_t *m = malloc(sizeof *m + len + 1);
-    if (!m) {
-        return NULL;
-    }
-    atomic_init(&m->refs, 1);
-    m->progress = progress;
-    (void)snprintf(m->key, sizeof m->key, "%s", key ? key : "");
-    m->len = len;
-    memcpy(m->text, text, len);
-    m->text[len] = '\0';
-    return m;
-}
-
-void ws_message_release(ws_message_t *m) {
-    if (m && atomic_fetch_sub(&m->refs, 1) == 1) {
-        free(m);
-    }
-}
-
 /* ---- the subscriber's side ---- */
 
 /* Progress: a job that is still active. Any other change of a job must arrive. */

@@ -29,6 +29,7 @@ typedef struct {
     char text[];
 } ws_message_t;
 
+/* ---- ws_queue.c ---- */
 /* Copies text; the caller holds one reference. NULL when memory is gone. */
 ws_message_t *ws_message_create(const char *text, size_t len, const char *key, bool progress);
 void ws_message_release(ws_message_t *m);
@@ -84,10 +85,11 @@ void ws_hub_want_snapshot(ws_hub_t *hub, ws_socket_t *s, const char *project_id)
 ERR_MUST err_kind_t ws_hub_snapshot(ws_hub_t *hub, const char *project_id, const char *user_id, ws_message_t **out,
                                     err_t *err);
 
-/* ---- ws_socket.c ---- */
+/* ---- ws_queue.c: any thread ---- */
 /* Puts a message into the queue (takes its own reference) or, at the bound, closes the socket with 4408. */
 void ws_socket_send(ws_socket_t *s, ws_message_t *m);
 void ws_socket_close(ws_socket_t *s, int code);
 void ws_socket_resync(ws_socket_t *s);
+void ws_socket_clear(ws_socket_t *s);
 
 #endif

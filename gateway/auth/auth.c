@@ -69,7 +69,7 @@ static bool is_safe_method(const char *method) {
 }
 
 err_kind_t auth_identify(http_request_t *req, token_claims_t *claims, err_t *err) {
-    token_claims_t own;
+    token_claims_t own = {0};
     token_claims_t *c = claims ? claims : &own;
     const char *token = NULL;
     const char *header = http_header(req, "Authorization");
