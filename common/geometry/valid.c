@@ -169,7 +169,7 @@ static int collect_edges(sweep_t *s, int along_y) {
     size_t k = 0;
     for (uint32_t i = 0; i < s->ring_count; i++) {
         const geom_ring_t *r = s->rings[i];
-        for (uint32_t j = 0; j < r->count; j++) {
+        for (uint32_t j = 0; r != NULL && j < r->count; j++) {
             edge_t e = {.a = r->points[j], .b = r->points[(j + 1) % r->count], .ring = i, .pos = j};
             int32_t xlo = e.a.x < e.b.x ? e.a.x : e.b.x, xhi = e.a.x < e.b.x ? e.b.x : e.a.x;
             int32_t ylo = e.a.y < e.b.y ? e.a.y : e.b.y, yhi = e.a.y < e.b.y ? e.b.y : e.a.y;
