@@ -135,7 +135,7 @@ static channel_t *find_or_add(events_sub_t *s, const char *name) {
     }
     if (s->count == s->room) {
         size_t room = s->room ? s->room * 2 : 16;
-        channel_t **more = realloc(s->channels, room * sizeof(*more));
+        void *more = reallocarray(s->channels, room, sizeof(void *)); /* the table holds pointers */
         if (!more) {
             return NULL;
         }

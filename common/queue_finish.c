@@ -174,18 +174,12 @@ err_kind_t queue_lose_claim(queue_t *q, pg_conn_t *conn, const char *job_id, con
     char backoff[24], skip[24];
     (void)snprintf(backoff, sizeof backoff, "%lld", (long long)q->backoff_ms);
     (void)snprintf(skip, sizeof skip, "%d", QUEUE_SEQ_SKIP);
-    const char *params[] = {
-        job_id,
-        backoff,
-        "worker_lost",
-        "The program that processed this image stopped unexpectedly. It will be tried again.",
-        worker_id,
-        "The program stopped unexpectedly each time it processed this image, so the image was given "
-        "up. It may be too large for the server's memory.",
-        "false",
-        "false",
-        worker_id,
-        skip};
+    static const char again[] = "The program that processed this image stopped unexpectedly. It will be tried again.";
+    static const char given_up[] =
+        "The program stopped unexpectedly each time it processed this image, so the image was "
+        "given up. It may be too large for the server's memory.";
+    const char *params[] = {job_id,   backoff, "worker_lost", again,     worker_id,
+                            given_up, "false", "false",       worker_id, skip};
     PGresult *row = NULL;
     err_kind_t rc =
         pg_exec(conn, END_BADLY("($9 = '' OR worker_id = $9)", "j.seq + $10::bigint"), 10, params, &row, err);

@@ -130,7 +130,9 @@ static err_kind_t add_models(queue_t *q, cJSON *body, err_t *err) {
         }
         bool waiting = strcmp(state, "queued") == 0;
         cJSON *sum = cJSON_GetObjectItem(m, waiting ? "waiting" : state);
-        cJSON_SetNumberValue(sum, sum->valuedouble + n);
+        if (sum) { /* model_entry made all three */
+            cJSON_SetNumberValue(sum, sum->valuedouble + n);
+        }
         if (waiting && n > 0) {
             models = cJSON_AddNumberToObject(cJSON_GetObjectItem(m, "byPriority"), pg_get(rows, i, "priority"), n)
                          ? models
@@ -175,7 +177,7 @@ static void merge_breakers(cJSON *breakers, const cJSON *worker) {
 static void add_worker(cJSON *workers, cJSON *breakers, const char *id, const char *info, int64_t oldest_ms) {
     cJSON *w = cJSON_Parse(info);
     const cJSON *seen = w ? cJSON_GetObjectItem(w, "seenAt") : NULL;
-    if (!cJSON_IsNumber(seen) || seen->valuedouble < (double)oldest_ms) {
+    if (!seen || !cJSON_IsNumber(seen) || seen->valuedouble < (double)oldest_ms) {
         cJSON_Delete(w);
         return; /* silent for too long: recovery will drop the entry */
     }

@@ -103,7 +103,7 @@ static err_kind_t recover_one(queue_t *q, pg_conn_t *conn, const char *job_id, c
 static err_kind_t recover_leases(queue_t *q, pg_conn_t *conn, err_t *err) {
     char lease[24], silence[24];
     (void)snprintf(lease, sizeof lease, "%lld", (long long)q->tune.sweeper_lease_ms);
-    (void)snprintf(silence, sizeof silence, "%lld", (long long)(q->lease_ms * 2));
+    (void)snprintf(silence, sizeof silence, "%lld", (long long)q->lease_ms * 2);
     const char *argv[] = {"sg:lease", "sg:procs", "sg:workers", q->sweeper_id, lease, "200", silence};
     redisReply *r = NULL;
     err_kind_t rc = queue_eval(q, &q->lua.recover, 3, 7, argv, &r, err);
