@@ -15,6 +15,7 @@
 #include "common/log.h"
 #include "common/migrate.h"
 #include "daemon.h"
+#include "derivatives.h"
 #include "router.h"
 #include "sample.h"
 
@@ -134,10 +135,16 @@ static err_kind_t add_user(const config_t *cfg, const char *email, bool admin, b
         (void)printf("account %s %s\n", user.id, user.email);
     }
     if (k == ERR_OK && sample) {
+        k = derivatives_create(cfg, gw.storage, &gw.derivatives, err);
+    }
+    if (k == ERR_OK && sample) {
         k = sample_create(&gw, user.id, project, &created, err);
         if (k == ERR_OK) {
             (void)printf("sample project %s\n", project);
         }
+    }
+    if (gw.derivatives) {
+        derivatives_destroy(gw.derivatives);
     }
     daemon_close(&gw);
     return k;
