@@ -58,11 +58,11 @@ export function App(): JSX.Element {
   else if (state === "out" && at === "signin") body = <SignIn />;
   else body = <div class="starting" role="status" aria-label={t("shell.starting")}><div class="spinner" /></div>;
   return (
-    <>
+    <div class={at === "viewer" ? "app always-dark" : "app"}>
       {body}
       {state === "in" && <UploadTray />}
       <ConfirmHost />
       <Toasts />
-    </>
+    </div>
   );
 }

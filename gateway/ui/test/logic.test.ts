@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Image, JobState } from "../src/api/types";
 import { arrange, filterOf, gridShape, selectNext, visibleRows } from "../src/features/gallery/select";
-import { flatScores } from "../src/features/models/scores";
+import { scoreTable } from "../src/features/models/scores";
 import { isClutter } from "../src/features/upload/files";
 import { emptyColumns, fillColumns, histogram, maskOf, sortObjects, summarise, toCsv, unitOf } from "../src/features/viewer/measures";
 import { scaleBar } from "../src/features/viewer/scalebar";
@@ -22,6 +22,7 @@ test("sizes, shares and times are written for people", () => {
   assert.equal(formatPercent(-1, "en"), "0%");
   assert.equal(formatMeasure(1234.56, "en"), "1,235");
   assert.equal(formatMeasure(0.12345, "en"), "0.123");
+  assert.equal(formatMeasure(0.9, "en"), "0.900");
   assert.equal(formatMeasure(Number.NaN, "en"), "–");
   assert.equal(formatDuration(42.4, "en"), "42 sec");
   assert.equal(formatDuration(3_720, "en"), "1 hr 2 min");
@@ -155,9 +156,13 @@ test("colours cover the middle of the values", () => {
   assert.deepEqual(colourRange([5, 5, 5]), [5, 6]);
 });
 
-test("scores of any depth become a flat list", () => {
-  assert.deepEqual(flatScores({ nuclei: { ap50: 0.9, note: "x" }, all: 1 }), [
-    { set: "nuclei", name: "ap50", value: 0.9 }, { set: "", name: "all", value: 1 },
-  ]);
-  assert.deepEqual(flatScores(undefined), []);
+test("the score sheet of a model becomes a table", () => {
+  const table = scoreTable({ nuclei: { IoU: 0.9, AP50: 0.8, images: 4, found: 1, note: "x", baseline: { AP50: 0.5 } }, seconds: 12, text: "y" });
+  assert.deepEqual(table.metrics, ["IoU", "AP50"]);
+  assert.equal(table.rows.length, 1);
+  assert.equal(table.rows[0]?.images, 4);
+  assert.deepEqual(table.rows[0]?.values.get("AP50"), { value: 0.8, baseline: 0.5 });
+  assert.deepEqual(table.rows[0]?.values.get("IoU"), { value: 0.9, baseline: null });
+  assert.deepEqual(scoreTable({ AP50: 0.7 }).rows.map((row) => row.set), [""]);
+  assert.deepEqual(scoreTable(undefined), { metrics: [], rows: [] });
 });

@@ -29,8 +29,8 @@ export const projects = {
   list: (after: string | null) =>
     requestJson<Page<Project>>(`/api/projects?limit=200${after ? `&after=${encodeURIComponent(after)}` : ""}`),
   get: (id: string) => requestJson<Project>(`/api/projects/${id}`),
-  create: (title: string) =>
-    requestJson<Project>("/api/projects", { method: post, json: { title }, headers: { "Idempotency-Key": newKey() } }),
+  create: (title: string, defaultModel: string | null) =>
+    requestJson<Project>("/api/projects", { method: post, json: { title, ...(defaultModel ? { defaultModel } : {}) }, headers: { "Idempotency-Key": newKey() } }),
   sample: () => requestJson<Project>("/api/projects/sample", { method: post }),
   async update(id: string, edit: ProjectEdit): Promise<Project> {
     const current = await request(`/api/projects/${id}`);

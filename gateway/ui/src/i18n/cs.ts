@@ -153,12 +153,14 @@ export const cs: Catalog = {
   "missing.title": "Tady nic není",
 
   "models.available": "Připraven",
+  "models.baseline": "malé: klasický práh a watershed",
   "models.lead": "Co hledá obrysy a jak si vedlo na snímcích, které nikdy nevidělo.",
   "models.name": "Krátký název",
   "models.none": "Žádný výpočetní uzel teď nenabízí model. Snímky počkají, až se objeví.",
   "models.noneTitle": "Zatím žádné modely",
   "models.overall": "Celkem",
   "models.scores": "Skóre",
+  "models.set": "Snímky",
   "models.unavailable": "Bez uzlu",
   "models.version": "Verze",
 
@@ -191,6 +193,7 @@ export const cs: Catalog = {
   "projects.progress": "Zpracováno {percent}",
   "projects.rename": "Přejmenovat",
   "projects.sampleTag": "Ukázka",
+  "projects.whatIsIt": "Co je na snímcích?",
 
   "queue.actions": "Akce",
   "queue.breakerHalf": "„{model}“ se po mnoha chybách znovu zkouší na jednom snímku.",

@@ -147,12 +147,14 @@ export const de: Catalog = {
   "missing.title": "Hier ist nichts",
 
   "models.available": "Bereit",
+  "models.baseline": "klein: klassisch mit Schwelle und Wasserscheide",
   "models.lead": "Was die Umrisse findet und wie gut es bei nie gesehenen Bildern war.",
   "models.name": "Kurzname",
   "models.none": "Zurzeit bietet kein Rechendienst ein Modell an. Bilder warten so lange.",
   "models.noneTitle": "Noch keine Modelle",
   "models.overall": "Gesamt",
   "models.scores": "Güte",
+  "models.set": "Bilder",
   "models.unavailable": "Kein Rechendienst",
   "models.version": "Version",
 
@@ -183,6 +185,7 @@ export const de: Catalog = {
   "projects.progress": "{percent} abgearbeitet",
   "projects.rename": "Umbenennen",
   "projects.sampleTag": "Beispiel",
+  "projects.whatIsIt": "Was ist auf den Bildern?",
 
   "queue.actions": "Aktionen",
   "queue.breakerHalf": "„{model}“ wird nach zu vielen Fehlern mit einem Bild neu erprobt.",

@@ -145,12 +145,14 @@ export const en = {
   "missing.title": "Nothing here",
 
   "models.available": "Ready",
+  "models.baseline": "small: classic threshold and watershed",
   "models.lead": "What can find the outlines, and how well it did on images it had never seen.",
   "models.name": "Short name",
   "models.none": "No worker offers a model right now. Images wait until one does.",
   "models.noneTitle": "No models yet",
   "models.overall": "Overall",
   "models.scores": "Scores",
+  "models.set": "Images",
   "models.unavailable": "No worker",
   "models.version": "Version",
 
@@ -181,6 +183,7 @@ export const en = {
   "projects.progress": "{percent} worked through",
   "projects.rename": "Rename",
   "projects.sampleTag": "Sample",
+  "projects.whatIsIt": "What is in the images?",
 
   "queue.actions": "Actions",
   "queue.breakerHalf": "“{model}” is being tried again with one image after too many failures.",

@@ -147,12 +147,14 @@ export const es: Catalog = {
   "missing.title": "Aquí no hay nada",
 
   "models.available": "Disponible",
+  "models.baseline": "pequeño: umbral clásico y watershed",
   "models.lead": "Qué encuentra los contornos y cómo le fue con imágenes que nunca había visto.",
   "models.name": "Nombre corto",
   "models.none": "Ningún equipo de cálculo ofrece un modelo ahora. Las imágenes esperan hasta que haya uno.",
   "models.noneTitle": "Aún no hay modelos",
   "models.overall": "En conjunto",
   "models.scores": "Puntuaciones",
+  "models.set": "Imágenes",
   "models.unavailable": "Sin equipo",
   "models.version": "Versión",
 
@@ -184,6 +186,7 @@ export const es: Catalog = {
   "projects.progress": "{percent} procesado",
   "projects.rename": "Cambiar nombre",
   "projects.sampleTag": "Muestra",
+  "projects.whatIsIt": "¿Qué hay en las imágenes?",
 
   "queue.actions": "Acciones",
   "queue.breakerHalf": "«{model}» se prueba de nuevo con una imagen tras demasiados fallos.",

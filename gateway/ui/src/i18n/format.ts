@@ -2,25 +2,26 @@
 
 const cache = new Map<string, Intl.NumberFormat>();
 
-function numberFormat(language: string, digits: number): Intl.NumberFormat {
-  const key = `${language}/${digits}`;
+function numberFormat(language: string, digits: number, fixed: boolean): Intl.NumberFormat {
+  const key = `${language}/${digits}/${fixed}`;
   let format = cache.get(key);
   if (!format) {
-    format = new Intl.NumberFormat(language, { maximumFractionDigits: digits });
+    format = new Intl.NumberFormat(language, { maximumFractionDigits: digits, minimumFractionDigits: fixed ? digits : 0 });
     cache.set(key, format);
   }
   return format;
 }
 
-export function formatNumber(value: number, language: string, digits = 0): string {
-  return numberFormat(language, digits).format(value);
+/** At most so many digits after the point; exactly so many when `fixed`. */
+export function formatNumber(value: number, language: string, digits = 0, fixed = false): string {
+  return numberFormat(language, digits, fixed).format(value);
 }
 
-/** Three significant digits or so: what a measurement in a table needs. */
+/** Three significant digits or so, with points below each other: what a measurement in a table needs. */
 export function formatMeasure(value: number, language: string): string {
   if (!Number.isFinite(value)) return "–";
   const size = Math.abs(value);
-  return formatNumber(value, language, size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : 3);
+  return formatNumber(value, language, size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : 3, true);
 }
 
 export function formatBytes(bytes: number, language: string): string {

@@ -147,12 +147,14 @@ export const fr: Catalog = {
   "missing.title": "Rien ici",
 
   "models.available": "Prêt",
+  "models.baseline": "en petit : seuil classique et ligne de partage",
   "models.lead": "Ce qui trouve les contours, et ses résultats sur des images jamais vues.",
   "models.name": "Nom court",
   "models.none": "Aucun calculateur ne propose de modèle pour l’instant. Les images attendent qu’il y en ait un.",
   "models.noneTitle": "Pas encore de modèle",
   "models.overall": "Ensemble",
   "models.scores": "Résultats",
+  "models.set": "Jeu d’images",
   "models.unavailable": "Sans calculateur",
   "models.version": "Numéro de version",
 
@@ -184,6 +186,7 @@ export const fr: Catalog = {
   "projects.progress": "{percent} traités",
   "projects.rename": "Renommer",
   "projects.sampleTag": "Exemple",
+  "projects.whatIsIt": "Que montrent les images ?",
 
   "queue.actions": "Gestes possibles",
   "queue.breakerHalf": "« {model} » est réessayé sur une image après trop d’échecs.",

@@ -147,12 +147,14 @@ export const zh: Catalog = {
   "missing.title": "这里什么也没有",
 
   "models.available": "可用",
+  "models.baseline": "小字：传统阈值与分水岭",
   "models.lead": "由谁勾出轮廓，以及它在从未见过的图像上的表现。",
   "models.name": "短名称",
   "models.none": "目前没有计算节点提供模型。图像会等到有节点为止。",
   "models.noneTitle": "还没有模型",
   "models.overall": "总体",
   "models.scores": "得分",
+  "models.set": "图像",
   "models.unavailable": "无计算节点",
   "models.version": "版本",
 
@@ -180,6 +182,7 @@ export const zh: Catalog = {
   "projects.progress": "已处理 {percent}",
   "projects.rename": "重命名",
   "projects.sampleTag": "示例",
+  "projects.whatIsIt": "图像里是什么？",
 
   "queue.actions": "操作",
   "queue.breakerHalf": "“{model}”多次失败后，正用一张图像重新尝试。",

@@ -5,6 +5,8 @@ import { parseOutlines, type OutlineSet } from "./parse";
 const KEEP = 400;
 const PARALLEL = 3;
 const MAX_OBJECTS = 1_500;
+/** More objects than this get thin lines, or nothing of the picture would be left to see. */
+const DENSE = 150;
 
 const kept = new Map<string, OutlineSet>();
 const waiting: { key: string; run: () => Promise<void> }[] = [];
@@ -63,6 +65,7 @@ export function paintThumb(canvas: HTMLCanvasElement, set: OutlineSet, width: nu
   if (!context) return;
   context.scale(scale, scale);
   context.lineJoin = "round";
+  const dense = set.count > DENSE;
   const draw = (holes: 0 | 1, colour: string, dash: number[]): void => {
     context.beginPath();
     for (let r = 0; r < set.hole.length; r++) {
@@ -74,10 +77,12 @@ export function paintThumb(canvas: HTMLCanvasElement, set: OutlineSet, width: nu
       context.closePath();
     }
     context.setLineDash(dash.map((length) => length / scale));
-    context.lineWidth = 3.6 / scale;
-    context.strokeStyle = "rgba(4,16,24,0.6)";
-    context.stroke();
-    context.lineWidth = 2 / scale;
+    if (!dense) {
+      context.lineWidth = 3.6 / scale;
+      context.strokeStyle = "rgba(4,16,24,0.6)";
+      context.stroke();
+    }
+    context.lineWidth = (dense ? 1.2 : 2) / scale;
     context.strokeStyle = colour;
     context.stroke();
   };

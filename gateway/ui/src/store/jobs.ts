@@ -60,8 +60,9 @@ export function mergeJob(held: Job | null, incoming: Job | null): Job | null {
     if (incoming.seq > held.seq) return incoming;
     if (incoming.seq < held.seq) return held;
     // As new as what is held: only the numbers that no event carries can differ.
-    if (held.model && incoming.position === held.position) return held;
-    return { ...incoming, progress: Math.max(incoming.progress, held.progress) };
+    if (held.model && (incoming.position === held.position || incoming.position === null)) return held;
+    const position = incoming.position ?? (incoming.state === "queued" ? held.position : null);
+    return { ...incoming, position, progress: Math.max(incoming.progress, held.progress) };
   }
   return incoming.createdAt >= held.createdAt ? incoming : held;
 }

@@ -8,25 +8,35 @@ import { locale, t } from "../../i18n";
 import { formatNumber } from "../../i18n/format";
 import { modelList, modelProblem, readModels } from "../../store/models";
 import { setCrumbs } from "../shell/crumbs";
-import { flatScores, type Score } from "./scores";
+import { scoreTable, type ScoreTable } from "./scores";
 
-function Scores({ scores }: { scores: readonly Score[] }): JSX.Element {
+function Scores({ table }: { table: ScoreTable }): JSX.Element {
   const language = locale();
-  const sets = [...new Set(scores.map((score) => score.set))];
   return (
     <table class="scores">
-      <caption>{t("models.scores")}</caption>
+      <caption>{t("models.scores")} <small>{t("models.baseline")}</small></caption>
+      <thead>
+        <tr>
+          <th scope="col">{t("models.set")}</th>
+          {table.metrics.map((name) => <th key={name} scope="col" class="num">{name}</th>)}
+        </tr>
+      </thead>
       <tbody>
-        {sets.map((set) => (
-          <tr key={set}>
-            <th scope="row">{set || t("models.overall")}</th>
-            <td>
-              {scores.filter((score) => score.set === set).map((score) => (
-                <span key={score.name} class="score">
-                  <span class="muted">{score.name}</span> <b>{formatNumber(score.value, language, 3)}</b>
-                </span>
-              ))}
-            </td>
+        {table.rows.map((row) => (
+          <tr key={row.set}>
+            <th scope="row">
+              {row.set.replaceAll("_", " ") || t("models.overall")}
+              {row.images !== null && <small>{t("projects.images", { n: row.images })}</small>}
+            </th>
+            {table.metrics.map((name) => {
+              const score = row.values.get(name);
+              return (
+                <td key={name} class="num">
+                  {score ? <b>{formatNumber(score.value, language, 2, true)}</b> : "–"}
+                  {score && score.baseline !== null && <small>{formatNumber(score.baseline, language, 2, true)}</small>}
+                </td>
+              );
+            })}
           </tr>
         ))}
       </tbody>
@@ -35,7 +45,7 @@ function Scores({ scores }: { scores: readonly Score[] }): JSX.Element {
 }
 
 function Card({ model }: { model: Model }): JSX.Element {
-  const scores = flatScores(model.scores);
+  const table = scoreTable(model.scores);
   const here = model.available !== false;
   return (
     <article class="panel model-card" data-testid="model-card">
@@ -47,7 +57,7 @@ function Card({ model }: { model: Model }): JSX.Element {
         </span>
       </header>
       <p>{model.description}</p>
-      {scores.length > 0 && <Scores scores={scores} />}
+      {table.rows.length > 0 && <Scores table={table} />}
       <dl class="facts">
         <dt>{t("models.name")}</dt>
         <dd><code>{model.name}</code></dd>

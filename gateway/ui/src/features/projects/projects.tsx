@@ -12,6 +12,7 @@ import { locale, t } from "../../i18n";
 import { formatAgo, formatPercent } from "../../i18n/format";
 import { Link, navigate } from "../../router";
 import { busyJobs, progressOf, projectList, projectsProblem, readProjects } from "../../store/projects";
+import { modelList, readModels } from "../../store/models";
 import { autoSegment } from "../../store/settings";
 import { setCrumbs } from "../shell/crumbs";
 import { carriesFiles, filesOfDrop, filesOfList, type FoundFile } from "../upload/files";
@@ -19,18 +20,30 @@ import { addFiles } from "../upload/uploads";
 
 const POLL_MS = 4_000;
 
-export function TitleDialog({ project, onClose }: { project: Project | null; onClose: (saved: Project | null) => void }): JSX.Element {
-  const [title, setTitle] = useState(project?.title ?? "");
+interface TitleProps {
+  /** Null: a new project is made. */
+  project: Project | null;
+  suggestion?: string;
+  onClose: (saved: Project | null) => void;
+}
+
+export function TitleDialog({ project, suggestion = "", onClose }: TitleProps): JSX.Element {
+  const [title, setTitle] = useState(project?.title ?? suggestion);
+  const [model, setModel] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);
   const input = useRef<HTMLInputElement>(null);
-  useEffect(() => input.current?.select(), []);
+  const models = modelList.value ?? [];
+  useEffect(() => {
+    input.current?.select();
+    if (!project) void readModels();
+  }, []);
   const save = async (event: Event): Promise<void> => {
     event.preventDefault();
     const text = title.trim();
     if (!text || busy) return;
     setBusy(true);
     try {
-      onClose(project ? await api.projects.update(project.id, { title: text }) : await api.projects.create(text));
+      onClose(project ? await api.projects.update(project.id, { title: text }) : await api.projects.create(text, model ?? models[0]?.name ?? null));
     } catch (error) {
       setBusy(false);
       tellProblem(error);
@@ -46,6 +59,20 @@ export function TitleDialog({ project, onClose }: { project: Project | null; onC
             placeholder={t("projects.namePlaceholder")} onInput={(event) => setTitle(event.currentTarget.value)}
           />
         </label>
+        {!project && models.length > 1 && (
+          <fieldset class="field">
+            <legend>{t("projects.whatIsIt")}</legend>
+            {models.map((one, i) => (
+              <label key={one.name} class="choice">
+                <input
+                  type="radio" name="project-model" value={one.name} checked={(model ?? models[0]?.name) === one.name}
+                  data-testid={`project-model-${i}`} onChange={() => setModel(one.name)}
+                />
+                <span><b>{one.title}</b><small>{one.description}</small></span>
+              </label>
+            ))}
+          </fieldset>
+        )}
         <footer class="dialog-foot">
           <button class="btn" type="button" onClick={() => onClose(null)}>{t("action.cancel")}</button>
           <button class="btn btn-primary" type="submit" disabled={busy || !title.trim()} data-testid="project-create-submit">
@@ -116,7 +143,7 @@ function Card({ project, onRename }: { project: Project; onRename: () => void })
 }
 
 export function ProjectsScreen(): JSX.Element {
-  const [dialog, setDialog] = useState<{ project: Project | null } | null>(null);
+  const [dialog, setDialog] = useState<{ project: Project | null; found?: readonly FoundFile[]; suggestion?: string } | null>(null);
   const [dropping, setDropping] = useState(false);
   const [opening, setOpening] = useState(false);
   const picker = useRef<HTMLInputElement>(null);
@@ -141,17 +168,11 @@ export function ProjectsScreen(): JSX.Element {
   }, []);
 
   /** Dropped images need a project: a new one, named after the folder or the day. */
-  const startWith = async (found: readonly FoundFile[]): Promise<void> => {
+  const startWith = (found: readonly FoundFile[]): void => {
     if (found.length === 0) return;
     const folder = found[0]?.path.includes("/") ? found[0].path.split("/")[0] : undefined;
     const day = new Intl.DateTimeFormat(language, { dateStyle: "long" }).format(new Date());
-    try {
-      const project = await api.projects.create(folder ?? t("projects.newNamed", { date: day }));
-      addFiles(project.id, found, autoSegment.peek());
-      navigate(`/projects/${project.id}`);
-    } catch (error) {
-      tellProblem(error);
-    }
+    setDialog({ project: null, found, suggestion: folder ?? t("projects.newNamed", { date: day }) });
   };
 
   const openSample = async (): Promise<void> => {
@@ -167,8 +188,10 @@ export function ProjectsScreen(): JSX.Element {
 
   const closed = (saved: Project | null): void => {
     const created = dialog?.project === null;
+    const found = dialog?.found;
     setDialog(null);
     if (!saved) return;
+    if (found) addFiles(saved.id, found, autoSegment.peek());
     if (created) navigate(`/projects/${saved.id}`);
     else void readProjects();
   };
@@ -230,12 +253,12 @@ export function ProjectsScreen(): JSX.Element {
         onChange={(event) => {
           const found = filesOfList(event.currentTarget.files ?? []);
           event.currentTarget.value = "";
-          void startWith(found);
+          startWith(found);
         }}
       />
       {body}
       {dropping && <div class="drop-hint" aria-hidden="true"><Icon name="upload" size={40} /><b>{t("projects.dropHere")}</b></div>}
-      {dialog && <TitleDialog project={dialog.project} onClose={closed} />}
+      {dialog && <TitleDialog project={dialog.project} suggestion={dialog.suggestion ?? ""} onClose={closed} />}
     </div>
   );
 }

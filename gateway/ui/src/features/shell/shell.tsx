@@ -35,7 +35,7 @@ export function Shell({ children }: { children: ComponentChildren }): JSX.Elemen
   const { name } = route.value;
   const trail = crumbs.value;
   return (
-    <div class={name === "viewer" ? "shell always-dark" : "shell"}>
+    <div class="shell">
       <a class="skip" href="#content">{t("shell.skip")}</a>
       <nav class="rail" aria-label={t("shell.nav")}>
         <Link class="rail-logo" href="/projects" aria-label={t("nav.projects")}><Logo size={32} /></Link>

@@ -4,6 +4,7 @@ import { useEffect, useState } from "preact/hooks";
 import { Bar } from "../../components/basics";
 import { Icon } from "../../components/icon";
 import { locale, t } from "../../i18n";
+import { route } from "../../router";
 import { formatBytes, formatDuration, formatPercent } from "../../i18n/format";
 import {
   clearFinished, paused, removeUpload, retryAllFailed, retryUpload, setPaused, totals, trayOpen, uploadRevision, uploads,
@@ -11,8 +12,11 @@ import {
 } from "./uploads";
 
 const MAX_ROWS = 60;
+const LEAVE_MS = 8_000;
 
 function Row({ upload }: { upload: Upload }): JSX.Element {
+  // The upload is changed in place: the number says when.
+  void uploadRevision.value;
   const language = locale();
   const fraction = upload.file.size ? upload.sent / upload.file.size : 0;
   let words: string;
@@ -71,6 +75,12 @@ export function UploadTray(): JSX.Element | null {
     const timer = setInterval(() => tick((n) => n + 1), 1_000);
     return () => clearInterval(timer);
   }, [busy]);
+  const finished = !busy && sum.count > 0 && sum.failed === 0;
+  useEffect(() => {
+    if (!finished) return undefined;
+    const timer = setTimeout(clearFinished, LEAVE_MS);
+    return () => clearTimeout(timer);
+  }, [finished]);
   if (sum.count === 0) return null;
   const language = locale();
   const fraction = sum.bytes ? sum.sent / sum.bytes : 0;
@@ -81,7 +91,9 @@ export function UploadTray(): JSX.Element | null {
     : sum.failed
       ? t("upload.someFailed", { n: sum.failed })
       : t("upload.allStored", { n: sum.done });
-  const rows = trayOpen.value ? ordered(uploads()) : [];
+  // Over the viewer only the head is shown, so that it does not hide the objects.
+  const unfolded = trayOpen.value && route.value.name !== "viewer";
+  const rows = unfolded ? ordered(uploads()) : [];
   const left = sum.speed > 0 ? (sum.bytes - sum.sent) / sum.speed : 0;
   return (
     <section class="tray" aria-label={t("upload.tray")} data-testid="upload-tray">
@@ -104,12 +116,12 @@ export function UploadTray(): JSX.Element | null {
             <Icon name={paused.value ? "play" : "pause"} size={18} />
           </button>
         )}
-        <button
+        {route.value.name !== "viewer" && <button
           class="icon-btn" type="button" aria-expanded={trayOpen.value} aria-label={t("upload.details")} title={t("upload.details")}
           onClick={() => (trayOpen.value = !trayOpen.value)}
         >
           <Icon name={trayOpen.value ? "down" : "up"} size={18} />
-        </button>
+        </button>}
         {!busy && (
           <button class="icon-btn" type="button" aria-label={t("action.close")} title={t("action.close")} onClick={clearFinished}>
             <Icon name="close" size={18} />
@@ -117,13 +129,13 @@ export function UploadTray(): JSX.Element | null {
         )}
       </header>
       {busy && <Bar fraction={fraction} label={title} />}
-      {trayOpen.value && (
+      {unfolded && (
         <ul class="tray-list" tabIndex={0} aria-label={t("upload.details")}>
           {rows.map((upload) => <Row key={upload.id} upload={upload} />)}
           {sum.count > rows.length && <li class="upload muted">{t("upload.moreFiles", { n: sum.count - rows.length })}</li>}
         </ul>
       )}
-      {sum.failed > 1 && trayOpen.value && (
+      {sum.failed > 1 && unfolded && (
         <footer class="tray-foot">
           <button class="btn btn-sm" type="button" onClick={retryAllFailed}>{t("upload.retryAll")}</button>
         </footer>

@@ -32,7 +32,7 @@ function Head({ result, label, unit, name }: { result: ResultState; label: strin
           }
         }}
       >
-        <span class="ellipsis">{label}</span>
+        <span>{label}</span>
         {active && <Icon name={down ? "down" : "up"} size={12} />}
       </button>
       <small>{unit || " "}</small>
@@ -154,9 +154,10 @@ export function ObjectTable({ result, pixelSizeUm, onReveal }: TableProps): JSX.
               <div role="gridcell" class="ot-cell">{formatNumber(set?.idx[object] ?? 0, language)}</div>
               {keys.map((key) => {
                 const value = columns.get(key)?.[object];
+                const write = key === "holes" ? formatNumber : formatMeasure;
                 return (
                   <div key={key} role="gridcell" class="ot-cell">
-                    {value === undefined || Number.isNaN(value) ? (result.measured.value < 1 ? "…" : "–") : formatMeasure(value * unitOf(key, pixelSizeUm).factor, language)}
+                    {value === undefined || Number.isNaN(value) ? (result.measured.value < 1 ? "…" : "–") : write(value * unitOf(key, pixelSizeUm).factor, language)}
                   </div>
                 );
               })}
