@@ -10,14 +10,16 @@
 #include "common/events.h"
 #include "common/image/image.h"
 #include "common/log.h"
+#include "common/timeutil.h"
 #include "gateway/derivatives.h"
 #include "job_json.h"
 #include "jobs.h"
 #include "route_util.h"
 #include "upload.h"
 
-/* Active jobs of one list whose progress is asked for; the others show their stored state. */
-enum { LIVE_MAX = 64 };
+/* Active jobs of one list whose progress Redis is asked for, and for how long in all; the others show their stored
+ * state. */
+enum { LIVE_MAX = 64, LIVE_MS = 250 };
 
 #define IMAGE_FROM                                                                                                     \
     " FROM images i JOIN projects p ON p.id = i.project_id LEFT JOIN jobs j ON j.id = i.latest_job_id "                \
@@ -145,9 +147,10 @@ static err_kind_t image_list(http_request_t *req, err_t *err) {
         cJSON *json = cJSON_CreateObject();
         cJSON *items = cJSON_AddArrayToObject(json, "items");
         int live = 0;
+        const int64_t until = time_mono_ms() + LIVE_MS;
         for (int i = 0; i < PQntuples(res) && i < page.limit; i++) {
             const char *state = pg_get(res, i, "job_state");
-            const bool active = state && strcmp(state, "active") == 0 && live++ < LIVE_MAX;
+            const bool active = state && strcmp(state, "active") == 0 && live++ < LIVE_MAX && time_mono_ms() < until;
             cJSON_AddItemToArray(items, image_json(req->gw->queue, res, i, active));
         }
         route_page_next(req, &page, res, "created_at", "id", json);

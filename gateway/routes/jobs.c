@@ -7,10 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/timeutil.h"
 #include "job_json.h"
 #include "route_util.h"
 
-enum { LIVE_MAX = 64 };
+/* Jobs of one list that Redis is asked about, and for how long in all; the others show their stored state. */
+enum { LIVE_MAX = 64, LIVE_MS = 250 };
 
 #define FIRST_ID "00000000-0000-0000-0000-000000000000"
 #define UNFINISHED "j.state IN ('queued', 'active', 'delayed')"
@@ -205,9 +207,12 @@ err_kind_t jobs_list(http_request_t *req, err_t *err) {
     cJSON *json = cJSON_CreateObject();
     cJSON *items = cJSON_AddArrayToObject(json, "items");
     int live = 0;
+    const int64_t until = time_mono_ms() + LIVE_MS;
     for (int i = 0; i < PQntuples(res) && i < page.limit; i++) {
-        const bool active = strcmp(pg_get(res, i, "job_state"), "active") == 0 && live++ < LIVE_MAX;
-        cJSON_AddItemToArray(items, job_json(req->gw->queue, res, i, active));
+        const char *state = pg_get(res, i, "job_state");
+        const bool ask = (strcmp(state, "active") == 0 || strcmp(state, "queued") == 0) && live++ < LIVE_MAX &&
+                         time_mono_ms() < until;
+        cJSON_AddItemToArray(items, job_json(req->gw->queue, res, i, ask));
     }
     route_page_next(req, &page, res, "job_created_at", "job_id", json);
     PQclear(res);

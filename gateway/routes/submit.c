@@ -22,7 +22,7 @@
 
 #define ON_CONFLICT " ON CONFLICT (image_id) WHERE state IN ('queued', 'active', 'delayed') DO NOTHING "
 
-enum { BATCH_MAX = 10000, TOTAL_TTL_MS = 1000 };
+enum { BATCH_MAX = 10000, TOTAL_TTL_MS = 1000, NEAR_BOUND = 100 };
 
 void submit_defaults(submit_request_t *sr) {
     *sr = (submit_request_t){.priority = 5, .model = NULL, .threshold = NAN, .detect_holes = -1};
@@ -47,13 +47,15 @@ err_kind_t submit_parse(const cJSON *body, submit_request_t *sr, err_t *err) {
     return kind;
 }
 
-/* Unfinished jobs of everybody. Counted at most once a second: the bound protects memory, it need not be exact. */
-static err_kind_t count_total(pg_conn_t *conn, int64_t *total, err_t *err) {
+/* Unfinished jobs of everybody, for the bound `max`. Far below the bound a count of up to a second ago will do; in the
+ * last tenth below it (which is all there is of a small bound) it is counted each time. */
+static err_kind_t count_total(pg_conn_t *conn, int64_t max, int wanted, int64_t *total, err_t *err) {
     static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
     static int64_t cached, counted_at;
     const int64_t now = time_mono_ms();
     pthread_mutex_lock(&lock);
-    const bool fresh = counted_at != 0 && now - counted_at < TOTAL_TTL_MS;
+    const bool far = cached + wanted < max - max / 10 - NEAR_BOUND;
+    const bool fresh = far && counted_at != 0 && now - counted_at < TOTAL_TTL_MS;
     if (!fresh) {
         counted_at = now; /* others go on with the old number while this thread counts */
     }
@@ -107,7 +109,7 @@ err_kind_t submit_check(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
             "You have %lld jobs waiting and this asks for %d more; %lld are allowed. Wait until some are done.",
             (long long)pg_get_int(res, 0, "mine", 0), wanted, (long long)gw->cfg->max_queued_per_user);
     } else {
-        kind = count_total(conn, &total, err);
+        kind = count_total(conn, gw->cfg->max_queued_total, wanted, &total, err);
         if (kind == ERR_OK && total + wanted > gw->cfg->max_queued_total) {
             kind =
                 err_set(err, ERR_UNAVAILABLE, "queue_full", "The queue is full. Please try again in a minute.", NULL);
