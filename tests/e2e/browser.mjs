@@ -52,6 +52,14 @@ export async function shot(page, name) {
   await page.screenshot({ path: `${SHOTS}/${name}.png` });
 }
 
+/** Polls fn in the page until it returns something true. (waitForFunction needs eval, which our CSP rightly forbids.) */
+export async function until(page, fn, { arg = null, timeout = 30_000 } = {}) {
+  for (const end = Date.now() + timeout; Date.now() < end; await new Promise((r) => setTimeout(r, 100))) {
+    if (await page.evaluate(fn, arg)) return;
+  }
+  throw new Error(`not within ${timeout} ms: ${fn}`);
+}
+
 /** Share of clearly coloured pixels in an element: the images are grey, the outlines are not. */
 export async function colouredPixels(page, selector) {
   const png = PNG.sync.read(await page.locator(selector).first().screenshot());

@@ -1,7 +1,7 @@
 // The journey of a biologist in a real browser: register, upload, watch it live, see outlines, come back later.
 import assert from "node:assert/strict";
 import test, { after, before } from "node:test";
-import { IMAGES, URL_BASE, axe, colouredPixels, createProject, id, launch, newPage, register, shot } from "./browser.mjs";
+import { IMAGES, URL_BASE, axe, colouredPixels, createProject, id, launch, newPage, register, shot, until } from "./browser.mjs";
 
 let browser;
 before(async () => { browser = await launch(); });
@@ -42,10 +42,10 @@ test("register, upload, live status, outlines, reload", { timeout: 240_000 }, as
   await recordStates(page);
   await page.locator(id("upload-input")).first().setInputFiles(IMAGES);
   await page.locator(id("image-card")).first().waitFor();
-  await page.waitForFunction(() => Object.values(window.__states).flat().some((s) => s === "active" || s === "queued"), null, { timeout: 30_000 });
+  await until(page, () => Object.values(window.__states).flat().some((s) => s === "active" || s === "queued"));
   await shot(page, "gallery-processing");
-  await page.waitForFunction((n) => document.querySelectorAll('[data-testid="image-card"][data-state="completed"]').length === n,
-    IMAGES.length, { timeout: 150_000 });
+  await until(page, (n) => document.querySelectorAll('[data-testid="image-card"][data-state="completed"]').length === n,
+    { arg: IMAGES.length, timeout: 150_000 });
   const states = await page.evaluate(() => Object.values(window.__states));
   assert.ok(states.some((s) => s.includes("active")), `never seen running: ${JSON.stringify(states)}`);
   await page.waitForTimeout(800);
@@ -53,7 +53,7 @@ test("register, upload, live status, outlines, reload", { timeout: 240_000 }, as
   assert.deepEqual(await axe(page), []);
 
   await page.locator(id("image-card")).first().click();
-  await page.waitForFunction(() => window.__viewerReady === true, null, { timeout: 30_000 });
+  await until(page, () => window.__viewerReady === true);
   const count = Number((await page.locator(id("object-count")).first().innerText()).replace(/\D/g, ""));
   assert.ok(count > 0);
   const share = await colouredPixels(page, id("viewer-canvas"));
@@ -63,7 +63,7 @@ test("register, upload, live status, outlines, reload", { timeout: 240_000 }, as
 
   const address = page.url();
   await page.reload();
-  await page.waitForFunction(() => window.__viewerReady === true, null, { timeout: 30_000 });
+  await until(page, () => window.__viewerReady === true);
   assert.equal(page.url(), address);
   assert.equal(Number((await page.locator(id("object-count")).first().innerText()).replace(/\D/g, "")), count);
   assert.ok(await colouredPixels(page, id("viewer-canvas")) > 0.0005);
@@ -81,7 +81,7 @@ test("a refused file says why", { timeout: 60_000 }, async () => {
   await createProject(page, "Bad files");
   await page.locator(id("upload-input")).first().setInputFiles({ name: "diary.tif", mimeType: "image/tiff", buffer: Buffer.from("Dear diary, no image today.") });
   await page.getByText("diary.tif").first().waitFor();
-  await page.waitForFunction(() => /not|cannot|format|image/i.test(document.body.innerText) && document.body.innerText.includes("diary.tif"));
+  await until(page, () => /not|cannot|format|image/i.test(document.body.innerText) && document.body.innerText.includes("diary.tif"));
   await shot(page, "upload-refused");
   await page.context().close();
 });
@@ -89,11 +89,11 @@ test("a refused file says why", { timeout: 60_000 }, async () => {
 test("live state survives a lost connection", { timeout: 60_000 }, async () => {
   const page = await newPage(browser);
   await register(page);
-  await page.waitForFunction(() => document.querySelector('[data-testid="connection-state"]')?.dataset.state === "live");
+  await until(page, () => document.querySelector('[data-testid="connection-state"]')?.dataset.state === "live");
   await page.context().setOffline(true);
-  await page.waitForFunction(() => document.querySelector('[data-testid="connection-state"]')?.dataset.state !== "live", null, { timeout: 45_000 });
+  await until(page, () => document.querySelector('[data-testid="connection-state"]')?.dataset.state !== "live", { timeout: 45_000 });
   await page.context().setOffline(false);
-  await page.waitForFunction(() => document.querySelector('[data-testid="connection-state"]')?.dataset.state === "live", null, { timeout: 45_000 });
+  await until(page, () => document.querySelector('[data-testid="connection-state"]')?.dataset.state === "live", { timeout: 45_000 });
   await page.context().close();
 });
 
@@ -109,7 +109,7 @@ for (const [name, options] of [["dark", { colorScheme: "dark" }], ["phone", { vi
     await shot(page, `gallery-${name}`);
     assert.deepEqual(await axe(page), []);
     await page.locator(id("image-card")).first().click();
-    await page.waitForFunction(() => window.__viewerReady === true, null, { timeout: 30_000 });
+    await until(page, () => window.__viewerReady === true);
     await shot(page, `viewer-${name}`);
     for (const path of ["queue", "models", "settings"]) {
       await page.goto(`${URL_BASE}/${path}`);
