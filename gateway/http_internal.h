@@ -54,6 +54,11 @@ bool http_write_all(http_request_t *req, const void *data, size_t n);
 void http_write_head(http_request_t *req, int status, const char *content_type, int64_t length, const void *body,
                      size_t n);
 
+/* One range of a file of size bytes, as RFC 9110 §14.1.2 has it: first and last byte. NONE: send everything (several
+ * ranges at once, another unit or nonsense are ignored, as the RFC allows). BAD: nothing of it is there (416). */
+typedef enum { HTTP_RANGE_NONE, HTTP_RANGE_OK, HTTP_RANGE_BAD } http_range_t;
+http_range_t http_range_parse(const char *header, int64_t size, int64_t *first, int64_t *last);
+
 const char *http_reason(int status);
 int http_problem_status(const err_t *err);
 

@@ -297,8 +297,6 @@ err_kind_t http_reply_bytes(http_request_t *req, const char *content_type, const
     return ERR_OK;
 }
 
-typedef enum { RANGE_NONE, RANGE_OK, RANGE_BAD } range_t;
-
 static bool parse_offset(const char **p, int64_t *out) {
     if (**p < '0' || **p > '9') {
         return false;
@@ -314,10 +312,9 @@ static bool parse_offset(const char **p, int64_t *out) {
     return true;
 }
 
-/* One range as RFC 9110 §14.1.2 has it; several at once, or another unit, are ignored, as the RFC allows. */
-static range_t parse_range(const char *header, int64_t size, int64_t *first, int64_t *last) {
+http_range_t http_range_parse(const char *header, int64_t size, int64_t *first, int64_t *last) {
     if (strncasecmp(header, "bytes=", 6) != 0 || strchr(header, ',')) {
-        return RANGE_NONE;
+        return HTTP_RANGE_NONE;
     }
     const char *p = header + 6;
     p += strspn(p, " \t");
@@ -325,33 +322,34 @@ static range_t parse_range(const char *header, int64_t size, int64_t *first, int
         int64_t tail = 0;
         p++;
         if (!parse_offset(&p, &tail) || p[strspn(p, " \t")]) {
-            return RANGE_NONE;
+            return HTTP_RANGE_NONE;
         }
         if (tail == 0 || size == 0) {
-            return RANGE_BAD;
+            return HTTP_RANGE_BAD;
         }
         *first = tail >= size ? 0 : size - tail;
         *last = size - 1;
-        return RANGE_OK;
+        return HTTP_RANGE_OK;
     }
     if (!parse_offset(&p, first) || *p != '-') {
-        return RANGE_NONE;
+        return HTTP_RANGE_NONE;
     }
     p++;
     *last = size - 1;
     if (*p && !parse_offset(&p, last)) {
-        return RANGE_NONE;
+        return HTTP_RANGE_NONE;
     }
-    if (p[strspn(p, " \t")] || *last < *first) {
-        return RANGE_NONE;
+    bool open_end = p[-1] == '-';
+    if (p[strspn(p, " \t")] || (!open_end && *last < *first)) {
+        return HTTP_RANGE_NONE;
     }
     if (*first >= size) {
-        return RANGE_BAD;
+        return HTTP_RANGE_BAD;
     }
     if (*last >= size) {
         *last = size - 1;
     }
-    return RANGE_OK;
+    return HTTP_RANGE_OK;
 }
 
 static void send_file(http_request_t *req, int fd, int64_t at, int64_t n) {
@@ -432,11 +430,11 @@ err_kind_t http_reply_fd(http_request_t *req, const char *content_type, int fd, 
     }
     const char *range = http_header(req, "Range");
     const char *if_range = http_header(req, "If-Range");
-    range_t r = RANGE_NONE;
+    http_range_t r = HTTP_RANGE_NONE;
     if (range && (!if_range || (etag && http_etag_listed(if_range, etag, false)))) {
-        r = parse_range(range, size, &first, &last);
+        r = http_range_parse(range, size, &first, &last);
     }
-    if (r == RANGE_BAD) {
+    if (r == HTTP_RANGE_BAD) {
         char *whole = arena_printf(req->arena, "bytes */%" PRId64, size);
         if (whole) {
             http_add_header(req, "Content-Range", whole);
@@ -446,14 +444,14 @@ err_kind_t http_reply_fd(http_request_t *req, const char *content_type, int fd, 
         err_set(&err, ERR_INVALID, "range_invalid", "The file is shorter than the part that was asked for.", NULL);
         return http_reply_problem(req, &err);
     }
-    if (r == RANGE_OK) {
+    if (r == HTTP_RANGE_OK) {
         char *part = arena_printf(req->arena, "bytes %" PRId64 "-%" PRId64 "/%" PRId64, first, last, size);
         if (part) {
             http_add_header(req, "Content-Range", part);
         }
     }
     int64_t n = last - first + 1;
-    http_write_head(req, r == RANGE_OK ? 206 : 200, content_type, n, NULL, 0);
+    http_write_head(req, r == HTTP_RANGE_OK ? 206 : 200, content_type, n, NULL, 0);
     if (!http_exchange(req)->head && req->status < 300) {
         send_file(req, fd, first, n);
     }

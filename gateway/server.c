@@ -170,14 +170,16 @@ static int on_tls_context(void **ctx, void *user_data) {
 
 static int on_connection(const struct mg_connection *conn, void **data) {
     server_t *s = mg_get_user_context_data(conn);
-    *data = NULL;
+    *data = s; /* counted: a connection whose handshake failed is closed without having been opened */
     atomic_fetch_add(&s->connections, 1);
     return 0;
 }
 
-static void on_connection_closed(const struct mg_connection *conn) {
-    server_t *s = mg_get_user_context_data(conn);
-    atomic_fetch_sub(&s->connections, 1);
+static void on_connection_close(const struct mg_connection *conn) {
+    server_t *s = mg_get_user_connection_data(conn);
+    if (s) {
+        atomic_fetch_sub(&s->connections, 1);
+    }
 }
 
 /* ---- life ---- */
@@ -242,7 +244,7 @@ static err_kind_t start_civetweb(server_t *s, err_t *err) {
     cb.http_error = on_error;
     cb.external_ssl_ctx = on_tls_context;
     cb.init_connection = on_connection;
-    cb.connection_closed = on_connection_closed;
+    cb.connection_close = on_connection_close;
     if (mg_init_library(MG_FEATURES_TLS) == 0) {
         return err_set(err, ERR_INTERNAL, "tls_failed",
                        "The web server library could not load OpenSSL (libssl.so). Install libssl-dev.",

@@ -1,5 +1,6 @@
 /*
- * Cursors (what comes back is what went in, and nothing else gets through), ETag lists, and statuses of problems.
+ * Cursors (what comes back is what went in, and nothing else gets through), ETag lists, ranges, and statuses of
+ * problems.
  */
 #include <string.h>
 
@@ -72,6 +73,41 @@ static void etag_lists(void **state) {
     assert_false(http_etag_listed("W/", "7", true));
 }
 
+static void check_range(const char *header, http_range_t wanted, int64_t first, int64_t last) {
+    int64_t a = -1;
+    int64_t b = -1;
+    assert_int_equal(http_range_parse(header, 100, &a, &b), wanted);
+    if (wanted == HTTP_RANGE_OK) {
+        assert_int_equal(a, first);
+        assert_int_equal(b, last);
+    }
+}
+
+static void ranges(void **state) {
+    int64_t a;
+    int64_t b;
+    (void)state;
+    check_range("bytes=0-0", HTTP_RANGE_OK, 0, 0);
+    check_range("bytes=10-19", HTTP_RANGE_OK, 10, 19);
+    check_range("bytes=90-", HTTP_RANGE_OK, 90, 99);
+    check_range("bytes=90-1000", HTTP_RANGE_OK, 90, 99);
+    check_range("bytes=-10", HTTP_RANGE_OK, 90, 99);
+    check_range("bytes=-1000", HTTP_RANGE_OK, 0, 99);
+    check_range("bytes=100-", HTTP_RANGE_BAD, 0, 0);
+    check_range("bytes=200-300", HTTP_RANGE_BAD, 0, 0);
+    check_range("bytes=-0", HTTP_RANGE_BAD, 0, 0);
+    check_range("bytes=5-4", HTTP_RANGE_NONE, 0, 0);
+    check_range("bytes=0-1,5-6", HTTP_RANGE_NONE, 0, 0);
+    check_range("bytes=", HTTP_RANGE_NONE, 0, 0);
+    check_range("bytes=-", HTTP_RANGE_NONE, 0, 0);
+    check_range("bytes=a-b", HTTP_RANGE_NONE, 0, 0);
+    check_range("bytes=1-2x", HTTP_RANGE_NONE, 0, 0);
+    check_range("bytes=99999999999999999999-", HTTP_RANGE_NONE, 0, 0);
+    check_range("items=0-1", HTTP_RANGE_NONE, 0, 0);
+    assert_int_equal(http_range_parse("bytes=0-", 0, &a, &b), HTTP_RANGE_BAD);
+    assert_int_equal(http_range_parse("bytes=-5", 0, &a, &b), HTTP_RANGE_BAD);
+}
+
 static void statuses_of_problems(void **state) {
     err_t err;
     (void)state;
@@ -93,10 +129,8 @@ static void statuses_of_problems(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(round_trip),
-        cmocka_unit_test(nothing_else_gets_through),
-        cmocka_unit_test(etag_lists),
-        cmocka_unit_test(statuses_of_problems),
+        cmocka_unit_test(round_trip), cmocka_unit_test(nothing_else_gets_through), cmocka_unit_test(etag_lists),
+        cmocka_unit_test(ranges),     cmocka_unit_test(statuses_of_problems),
     };
     req.arena = arena_create((size_t)1 << 20);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
