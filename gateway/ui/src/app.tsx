@@ -29,7 +29,7 @@ function Screen(): JSX.Element {
     case "settings": return <SettingsScreen />;
     default:
       return (
-        <Empty icon="search" title={t("missing.title")} text={t("missing.text")}>
+        <Empty whole icon="search" title={t("missing.title")} text={t("missing.text")}>
           <Link class="btn btn-primary" href="/projects">{t("missing.back")}</Link>
         </Empty>
       );

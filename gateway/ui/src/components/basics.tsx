@@ -63,15 +63,17 @@ interface EmptyProps {
   title: string;
   text?: string;
   children?: ComponentChildren;
+  /** True where this is the whole page. */
+  whole?: boolean;
 }
 
-export function Empty({ icon, title, text, children }: EmptyProps): JSX.Element {
+export function Empty({ icon, title, text, children, whole = false }: EmptyProps): JSX.Element {
   return (
     <div class="empty">
       <div class="empty-icon">
         <Icon name={icon} size={32} />
       </div>
-      <h2>{title}</h2>
+      {whole ? <h1>{title}</h1> : <h2>{title}</h2>}
       {text && <p>{text}</p>}
       {children && <div class="empty-actions">{children}</div>}
     </div>
@@ -80,7 +82,7 @@ export function Empty({ icon, title, text, children }: EmptyProps): JSX.Element 
 
 export function ProblemPanel({ problem, retry }: { problem: unknown; retry: () => void }): JSX.Element {
   return (
-    <Empty icon="alert" title={t("error.title")} text={problemWords(problem)}>
+    <Empty whole icon="alert" title={t("error.title")} text={problemWords(problem)}>
       <button class="btn btn-primary" type="button" onClick={retry}>
         {t("action.retry")}
       </button>

@@ -4,6 +4,7 @@ import type { Catalog } from ".";
 export const cs: Catalog = {
   "action.cancel": "Zrušit",
   "action.close": "Zavřít",
+  "action.create": "Vytvořit",
   "action.delete": "Smazat",
   "action.keep": "Ponechat",
   "action.retry": "Zkusit znovu",

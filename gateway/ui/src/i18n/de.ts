@@ -4,6 +4,7 @@ import type { Catalog } from ".";
 export const de: Catalog = {
   "action.cancel": "Abbrechen",
   "action.close": "Schließen",
+  "action.create": "Anlegen",
   "action.delete": "Löschen",
   "action.keep": "Behalten",
   "action.retry": "Erneut versuchen",

@@ -2,6 +2,7 @@
 export const en = {
   "action.cancel": "Cancel",
   "action.close": "Close",
+  "action.create": "Create",
   "action.delete": "Delete",
   "action.keep": "Keep",
   "action.retry": "Try again",

@@ -4,6 +4,7 @@ import type { Catalog } from ".";
 export const es: Catalog = {
   "action.cancel": "Cancelar",
   "action.close": "Cerrar",
+  "action.create": "Crear",
   "action.delete": "Eliminar",
   "action.keep": "Conservar",
   "action.retry": "Reintentar",

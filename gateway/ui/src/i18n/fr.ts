@@ -4,6 +4,7 @@ import type { Catalog } from ".";
 export const fr: Catalog = {
   "action.cancel": "Annuler",
   "action.close": "Fermer",
+  "action.create": "Créer",
   "action.delete": "Supprimer",
   "action.keep": "Garder",
   "action.retry": "Réessayer",

@@ -4,6 +4,7 @@ import type { Catalog } from ".";
 export const zh: Catalog = {
   "action.cancel": "取消",
   "action.close": "关闭",
+  "action.create": "创建",
   "action.delete": "删除",
   "action.keep": "保留",
   "action.retry": "重试",

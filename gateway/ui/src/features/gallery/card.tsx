@@ -77,7 +77,7 @@ export const ImageCard = memo(function ImageCard({ held, selected, selecting, fo
     >
       <Link
         class="image-link" href={`/projects/${image.projectId}/images/${image.id}`} tabIndex={focusable ? 0 : -1}
-        aria-label={`${image.name}, ${statusWords(image)}`} onFocus={() => onFocus(image.id)} draggable={false}
+        onFocus={() => onFocus(image.id)} draggable={false}
         onClick={(event) => {
           if (!event.shiftKey && !event.ctrlKey && !event.metaKey && !selecting) return;
           event.preventDefault();

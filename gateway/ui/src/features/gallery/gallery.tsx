@@ -162,7 +162,7 @@ export function GalleryScreen({ projectId }: { projectId: string }): JSX.Element
 
   if (store.gone.value)
     return (
-      <Empty icon="search" title={t("gallery.goneTitle")} text={t("gallery.goneText")}>
+      <Empty whole icon="search" title={t("gallery.goneTitle")} text={t("gallery.goneText")}>
         <Link class="btn btn-primary" href="/projects">{t("missing.back")}</Link>
       </Empty>
     );

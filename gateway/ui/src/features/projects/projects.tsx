@@ -76,7 +76,7 @@ export function TitleDialog({ project, suggestion = "", onClose }: TitleProps): 
         <footer class="dialog-foot">
           <button class="btn" type="button" onClick={() => onClose(null)}>{t("action.cancel")}</button>
           <button class="btn btn-primary" type="submit" disabled={busy || !title.trim()} data-testid="project-create-submit">
-            {t(project ? "action.save" : "projects.create")}
+            {t(project ? "action.save" : "action.create")}
           </button>
         </footer>
       </form>

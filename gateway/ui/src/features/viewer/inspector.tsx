@@ -98,7 +98,7 @@ function Histogram({ result, name, pixelSizeUm }: { result: ResultState; name: C
   return (
     <section class="histogram">
       <header class="spread">
-        <h3>{measureName(name)}{unit && <small> {unit}</small>}</h3>
+        <h2 class="sub">{measureName(name)}{unit && <small> {unit}</small>}</h2>
         <button
           class={coloured ? "link on" : "link"} type="button" aria-pressed={coloured}
           onClick={() => setDisplay({ colourBy: coloured ? null : name })}
@@ -142,11 +142,11 @@ function DisplayPanel(): JSX.Element {
   const now = display.value;
   return (
     <div class="inspector-scroll" tabIndex={0} role="group" aria-label={t("viewer.tab.display")}>
-      <h3>{t("viewer.picturePart")}</h3>
+      <h2 class="sub">{t("viewer.picturePart")}</h2>
       <Slider label={t("viewer.brightness")} value={now.brightness} min={-0.5} max={0.5} step={0.01} onInput={(brightness) => setDisplay({ brightness })} />
       <Slider label={t("viewer.contrast")} value={now.contrast} min={0.2} max={5} step={0.05} onInput={(contrast) => setDisplay({ contrast })} />
       <Slider label={t("viewer.gamma")} value={now.gamma} min={0.2} max={4} step={0.05} onInput={(gamma) => setDisplay({ gamma })} />
-      <h3>{t("viewer.outlinePart")}</h3>
+      <h2 class="sub">{t("viewer.outlinePart")}</h2>
       <Switch checked={now.visible} onChange={(visible) => setDisplay({ visible })}>{t("viewer.showOutlines")}</Switch>
       <Switch checked={now.holes} onChange={(holes) => setDisplay({ holes })}>{t("viewer.showHoles")}</Switch>
       <Switch checked={now.fill} onChange={(fill) => setDisplay({ fill })}>{t("viewer.fill")}</Switch>
@@ -176,7 +176,7 @@ function Facts({ image, result }: { image: Image; result: ResultState }): JSX.El
   const made = result.segmentation.value;
   return (
     <div class="inspector-scroll" tabIndex={0} role="group" aria-label={t("viewer.tab.info")}>
-      <h3>{t("viewer.picturePart")}</h3>
+      <h2 class="sub">{t("viewer.picturePart")}</h2>
       <dl class="facts">
         <dt>{t("info.name")}</dt><dd class="break">{image.name}</dd>
         <dt>{t("info.size")}</dt><dd>{formatNumber(image.width, language)} × {formatNumber(image.height, language)} px</dd>
@@ -188,7 +188,7 @@ function Facts({ image, result }: { image: Image; result: ResultState }): JSX.El
       </dl>
       {made && (
         <>
-          <h3>{t("info.result")}</h3>
+          <h2 class="sub">{t("info.result")}</h2>
           <dl class="facts">
             <dt>{t("segment.model")}</dt><dd>{modelTitle(made.model)} {made.modelVersion}</dd>
             <dt>{t("segment.threshold")}</dt><dd>{formatNumber(made.threshold, language, 2)}</dd>

@@ -62,10 +62,11 @@ function Legend({ result, pixelSizeUm }: { result: ResultState; pixelSizeUm: num
   );
 }
 
-function Tooltip({ result, at, pixelSizeUm }: { result: ResultState; at: { x: number; y: number }; pixelSizeUm: number | null }): JSX.Element | null {
+function Tooltip({ result, at, pixelSizeUm }: { result: ResultState; at: { x: number; y: number; object: number }; pixelSizeUm: number | null }): JSX.Element | null {
   const object = result.hovered.value;
   const set = result.outlines.value;
-  if (object < 0 || !set) return null;
+  // An object hovered in the table is marked in the picture, but nothing points there.
+  if (object < 0 || !set || object !== at.object) return null;
   const columns = result.columns.value;
   const language = locale();
   return (
@@ -117,7 +118,7 @@ export function Stage({ image, result, onControls }: StageProps): JSX.Element {
   const base = useRef<HTMLCanvasElement>(null);
   const top = useRef<HTMLCanvasElement>(null);
   const [scale, setScale] = useState(0);
-  const [pointer, setPointer] = useState({ x: 0, y: 0 });
+  const [pointer, setPointer] = useState({ x: 0, y: 0, object: -1 });
   const [problem, setProblem] = useState<unknown>(null);
   const [again, setAgain] = useState(0);
 
@@ -180,12 +181,13 @@ export function Stage({ image, result, onControls }: StageProps): JSX.Element {
       hoverFrame = requestAnimationFrame(() => {
         const object = hit(x, y);
         result.hovered.value = object;
-        if (object >= 0) setPointer({ x, y });
+        setPointer({ x, y, object });
       });
     };
     const leave = (): void => {
       cancelAnimationFrame(hoverFrame);
       result.hovered.value = -1;
+      setPointer({ x: 0, y: 0, object: -1 });
     };
     frame.addEventListener("pointermove", move);
     frame.addEventListener("pointerleave", leave);

@@ -105,7 +105,7 @@ export function ObjectTable({ result, pixelSizeUm, onReveal }: TableProps): JSX.
 
   const first = Math.max(0, Math.floor(top / ROW) - SPARE);
   const last = Math.min(list.length, Math.ceil((top + height) / ROW) + SPARE);
-  const layout = { gridTemplateColumns: `52px repeat(${keys.length}, minmax(72px, 1fr))`, minWidth: `${52 + keys.length * 72}px` };
+  const layout = { gridTemplateColumns: `46px repeat(${keys.length}, minmax(62px, 1fr))`, minWidth: `${46 + keys.length * 62}px` };
   return (
     <div class="objects">
       <div class="objects-tools">

@@ -175,7 +175,7 @@ export function ViewerScreen({ projectId, imageId }: { projectId: string; imageI
 
   if (store.gone.value || (problem instanceof Problem && problem.status === 404))
     return (
-      <Empty icon="search" title={t("viewer.goneTitle")} text={t("viewer.goneText")}>
+      <Empty whole icon="search" title={t("viewer.goneTitle")} text={t("viewer.goneText")}>
         <Link class="btn btn-primary" href={store.gone.value ? "/projects" : `/projects/${projectId}`}>{t("missing.back")}</Link>
       </Empty>
     );
@@ -249,7 +249,7 @@ export function ViewerScreen({ projectId, imageId }: { projectId: string; imageI
         <Tool icon="fit" label={t("keys.fit")} keys="0" run={() => controls.current?.fit()} />
         <Tool icon="plus" label={t("viewer.zoomIn")} keys="+" run={() => controls.current?.zoomBy(1.5)} />
         <Tool icon="minus" label={t("viewer.zoomOut")} keys="−" run={() => controls.current?.zoomBy(1 / 1.5)} />
-        <button class="tool tool-text" type="button" title={`${t("keys.actual")} (1)`} aria-label={t("keys.actual")} onClick={() => controls.current?.actualSize()}>
+        <button class="tool tool-text" type="button" title={`${t("keys.actual")} (1)`} aria-label={`1:1 ${t("keys.actual")}`} onClick={() => controls.current?.actualSize()}>
           1:1
         </button>
         <hr />
