@@ -62,12 +62,11 @@ err_kind_t http_exchange_init(http_exchange_t *ex, gateway_t *gw, struct mg_conn
     return ERR_OK;
 }
 
+/* Reads on for a while after the answer: a connection closed while its client still sends is reset, and the client
+ * never sees why it was refused. */
 static void drain_body(http_exchange_t *ex) {
-    char scratch[8192];
-    if (ex->content_length > ex->body_read + HTTP_DRAIN_MAX) {
-        return;
-    }
-    int64_t left = HTTP_DRAIN_MAX;
+    char scratch[16384];
+    int64_t left = HTTP_LINGER_MAX;
     int64_t until = time_mono_ms() + 2000;
     while (!ex->body_done && !ex->body_failed && left > 0 && time_mono_ms() < until) {
         int n = http_read_body(&ex->req, scratch, sizeof scratch);
@@ -79,7 +78,7 @@ static void drain_body(http_exchange_t *ex) {
 }
 
 void http_exchange_finish(http_exchange_t *ex) {
-    if (!ex->body_done && !ex->req.close_after) {
+    if (!ex->body_done) {
         drain_body(ex);
     }
     if (!ex->body_done || ex->req.close_after) {

@@ -11,6 +11,9 @@
 /* A body that is not read to its end is drained up to this many bytes, so that the client gets to read the answer;
  * a longer rest costs it the connection. */
 #define HTTP_DRAIN_MAX ((int64_t)256 * 1024)
+/* With more than that to come the connection is closed, but only after so many bytes (and 2 s) of reading on, so that the
+ * client gets to read its answer. */
+#define HTTP_LINGER_MAX ((int64_t)64 * 1024 * 1024)
 
 /* The slowest body that is put up with, after a grace of BODY_GRACE_MS: bytes per second. */
 #define HTTP_BODY_MIN_RATE 1024

@@ -8,7 +8,7 @@ import time
 import images
 import pytest
 from api import Client, WebSocket
-from harness import BUILD, ROOT, SHARED
+from harness import BUILD, ROOT, SHARED, wait_until
 
 
 def run_cli(path, out, *options):
@@ -213,8 +213,8 @@ def test_batch_cancel_and_retry(own_stack):
     assert answer.status == 202 and answer.json["accepted"] == 10
     again = c.post(f"/api/projects/{project['id']}/segmentation", {"all": True, "model": "nuclei"}).json
     assert (again["accepted"], again["alreadyQueued"]) == (2, 10)
-    status = c.get("/api/segmentation/queue/status").json
-    assert status["waiting"] == 12 and status["oldestWaitingSeconds"] >= 0
+    status = wait_until(lambda: (q := c.get("/api/segmentation/queue/status").json)["waiting"] == 12 and q, 5, "the counts")
+    assert status["oldestWaitingSeconds"] >= 0
     jobs = c.get(f"/api/segmentation/jobs?projectId={project['id']}&state=unfinished").json["items"]
     assert len(jobs) == 12
     # those of the default priority 5 go before those of priority 3
@@ -226,7 +226,8 @@ def test_batch_cancel_and_retry(own_stack):
     assert c.post(f"/api/segmentation/job/{one}/retry").status == 202
     assert c.get(f"/api/segmentation/job/{one}").json["state"] == "queued"
     assert c.post(f"/api/projects/{project['id']}/segmentation/cancel").json["cancelled"] == 12
-    assert c.get("/api/segmentation/queue/status").json["waiting"] == 0
+    # the counts are cached for a moment
+    wait_until(lambda: c.get("/api/segmentation/queue/status").json["waiting"] == 0, 5, "the counts")
     s.add_worker()
     assert c.post(f"/api/segmentation/job/{one}/retry").status == 202
     assert c.wait_job(one)["state"] == "completed"
@@ -299,7 +300,6 @@ def test_sample_project(stack):
     def done():
         jobs = c.get(f"/api/projects/{answer.json['id']}").json["jobs"]
         return jobs if jobs["completed"] == answer.json["imageCount"] else None
-    from harness import wait_until
     wait_until(done, 120, "the sample project's segmentation")
     found = [i["objectCount"] for i in c.get(f"/api/projects/{answer.json['id']}/images").json["items"]]
     assert all(n > 0 for n in found), found
