@@ -25,9 +25,10 @@ static void print_help(FILE *out) {
         "       gateway migrate up           bring the database to this version (serve does it too)\n"
         "       gateway migrate down N       undo the newest N migrations\n"
         "       gateway migrate status       list the migrations\n"
-        "       gateway user add EMAIL [--admin] [--sample]\n"
+        "       gateway user add EMAIL [--admin] [--sample] [--if-missing]\n"
         "                                    make an account; the password is the first line of stdin;\n"
-        "                                    --sample also makes its sample project\n"
+        "                                    --sample also makes its sample project;\n"
+        "                                    --if-missing leaves an account that is there as it is\n"
         "       gateway routes               list the API's routes\n"
         "       gateway --check-config       check the configuration and exit\n"
         "       gateway --help | --version\n"
@@ -154,6 +155,7 @@ static int run_user(const config_t *cfg, int argc, char **argv) {
     const char *email = NULL;
     bool admin = false;
     bool sample = false;
+    bool if_missing = false;
     err_t err;
     if (argc < 1 || strcmp(argv[0], "add") != 0) {
         return wrong_usage("user knows one verb: add EMAIL");
@@ -163,8 +165,10 @@ static int run_user(const config_t *cfg, int argc, char **argv) {
             sample = true;
         } else if (strcmp(argv[i], "--admin") == 0) {
             admin = true;
+        } else if (strcmp(argv[i], "--if-missing") == 0) {
+            if_missing = true;
         } else if (argv[i][0] == '-' || email) {
-            return wrong_usage("user add takes one EMAIL, --admin and --sample");
+            return wrong_usage("user add takes one EMAIL, --admin, --sample and --if-missing");
         } else {
             email = argv[i];
         }
@@ -172,7 +176,12 @@ static int run_user(const config_t *cfg, int argc, char **argv) {
     if (!email) {
         return wrong_usage("user add needs an EMAIL");
     }
-    return add_user(cfg, email, admin, sample, &err) == ERR_OK ? 0 : fail(&err);
+    err_kind_t k = add_user(cfg, email, admin, sample, &err);
+    if (k == ERR_CONFLICT && if_missing) {
+        (void)printf("account %s is there already\n", email);
+        return 0;
+    }
+    return k == ERR_OK ? 0 : fail(&err);
 }
 
 /* ---- the rest ---- */

@@ -42,9 +42,14 @@ cd "$REPO_ROOT"
 if $install; then
     scripts/install-deps.sh --build --run
 fi
+build_log=build/quickstart.log
+mkdir -p build
 if $build; then
-    say "building (the first time takes a few minutes)"
-    make -s -j"$(nproc)" all ui
+    say "building (the first time takes a minute or two)"
+    make -s -j"$(nproc)" all ui >"$build_log" 2>&1 || {
+        tail -n 30 "$build_log" >&2
+        die "the build failed; the whole output is $build_log"
+    }
 fi
 for binary in build/gateway build/segworker; do
     [ -x $binary ] || die "$binary is missing: run without --no-build"
@@ -207,7 +212,7 @@ for worker_port in "${worker_ports[@]}"; do
 done
 
 if $demo; then
-    build/gateway user add demo@spheroseg.local --sample <"$home/secrets/demo" >>"$log_dir/gateway.log" 2>&1 ||
+    build/gateway user add demo@spheroseg.local --sample --if-missing <"$home/secrets/demo" >>"$log_dir/gateway.log" 2>&1 ||
         warn "the demo account could not be made; see $log_dir/gateway.log"
 fi
 
