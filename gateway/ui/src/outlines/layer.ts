@@ -30,6 +30,9 @@ const CHEAP_MS = 6;
 const REST_MS = 90;
 const MAX_STRETCH = 1.6;
 const CASING_POINTS = 60_000;
+const BATCH_POINTS = 300;
+/** Key of the paths of holes, beside the steps of the colour scale. */
+const HOLES = -2;
 
 export class OutlineLayer {
   private set: OutlineSet | null = null;
@@ -161,56 +164,68 @@ export class OutlineLayer {
 
   private paint(context: CanvasRenderingContext2D, set: OutlineSet, detail: DetailLevel): void {
     const { style, ratio } = this;
-    const shown = this.objectsInSight(set);
-    context.globalAlpha = style.opacity;
-    context.lineJoin = "round";
-    const width = style.width * ratio;
-    const groups = new Map<number, Path2D>();
-    let holes: Path2D | null = null;
+    const groups = new Map<number, Path2D[]>();
+    const holes: Path2D[] = [];
+    const room = new Map<number, number>();
     let points = 0;
-    for (const object of shown) {
+    // Many small paths are drawn far faster than one of all outlines.
+    const pathOf = (step: number, list: Path2D[], size: number): Path2D => {
+      const left = room.get(step) ?? 0;
+      if (left <= 0) list.push(new Path2D());
+      room.set(step, (left <= 0 ? BATCH_POINTS : left) - size);
+      return list.at(-1)!;
+    };
+    for (const object of this.objectsInSight(set)) {
       const step = style.steps ? style.steps[object]! : -1;
-      let path = groups.get(step);
-      if (!path) {
-        path = new Path2D();
-        groups.set(step, path);
+      let list = groups.get(step);
+      if (!list) {
+        list = [];
+        groups.set(step, list);
       }
-      for (let r = set.ringStart[object]!; r < set.ringStart[object + 1]!; r++) {
-        if (set.hole[r]) {
-          if (!style.holes && !style.fill) continue;
-          holes ??= new Path2D();
-          if (style.holes) this.trace(holes, detail, r);
-          if (style.fill) this.trace(path, detail, r);
-        } else this.trace(path, detail, r);
-        points += detail.pointStart[r + 1]! - detail.pointStart[r]!;
+      const first = set.ringStart[object]!;
+      const last = set.ringStart[object + 1]!;
+      const size = detail.pointStart[last]! - detail.pointStart[first]!;
+      points += size;
+      const path = pathOf(step, list, size);
+      for (let r = first; r < last; r++) {
+        if (!set.hole[r]) this.trace(path, detail, r);
+        else if (style.holes) this.trace(pathOf(HOLES, holes, detail.pointStart[r + 1]! - detail.pointStart[r]!), detail, r);
       }
     }
-    const stroke = (path: Path2D, colour: string): void => {
-      if (points < CASING_POINTS) {
+    const width = style.width * ratio;
+    const cased = points < CASING_POINTS;
+    context.lineJoin = cased ? "round" : "bevel";
+    const stroke = (paths: readonly Path2D[], colour: string): void => {
+      if (cased) {
         context.lineWidth = width + 1.6 * ratio;
         context.strokeStyle = CASING;
-        context.stroke(path);
+        for (const path of paths) context.stroke(path);
       }
       context.lineWidth = width;
       context.strokeStyle = colour;
-      context.stroke(path);
+      for (const path of paths) context.stroke(path);
     };
-    for (const [step, path] of groups) {
-      const colour = step < 0 ? OUTER : scaleColours[step]!;
-      if (style.fill) {
-        context.globalAlpha = style.opacity * 0.28;
-        context.fillStyle = colour;
-        context.fill(path, "evenodd");
-        context.globalAlpha = style.opacity;
-      }
-      stroke(path, colour);
-    }
-    if (holes && style.holes) {
+    if (style.fill) this.fill(context, set, detail);
+    context.globalAlpha = style.opacity;
+    for (const [step, paths] of groups) stroke(paths, step < 0 ? OUTER : scaleColours[step]!);
+    if (holes.length) {
       context.setLineDash([5 * ratio, 3 * ratio]);
       stroke(holes, HOLE);
       context.setLineDash([]);
     }
     context.globalAlpha = 1;
+  }
+
+  /** The inside of the objects, holes left out. */
+  private fill(context: CanvasRenderingContext2D, set: OutlineSet, detail: DetailLevel): void {
+    const { steps, opacity } = this.style;
+    context.globalAlpha = opacity * 0.28;
+    for (const object of this.objectsInSight(set)) {
+      const path = new Path2D();
+      for (let r = set.ringStart[object]!; r < set.ringStart[object + 1]!; r++) this.trace(path, detail, r);
+      context.fillStyle = steps ? scaleColours[steps[object]!]! : OUTER;
+      context.fill(path, "evenodd");
+    }
   }
 
   private objectsInSight(set: OutlineSet): number[] {
