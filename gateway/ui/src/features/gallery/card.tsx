@@ -9,12 +9,14 @@ import { Bar } from "../../components/basics";
 import { Icon } from "../../components/icon";
 import { StatusChip, statusWords } from "../../components/status";
 import { t } from "../../i18n";
+import type { OutlineSet } from "../../outlines/parse";
 import { keptOutlines, paintThumb, wantOutlines } from "../../outlines/thumbs";
 import { Link } from "../../router";
 import { imageState } from "../../store/jobs";
 import { thumbOutlines } from "../../store/settings";
 
 const SETTLE_MS = 120;
+const KEPT_SETTLE_MS = 50;
 
 /** The outlines over a thumbnail, read when the card has been on the screen for a moment. */
 export function ThumbOutlines({ image }: { image: Image }): JSX.Element | null {
@@ -23,15 +25,14 @@ export function ThumbOutlines({ image }: { image: Image }): JSX.Element | null {
   useEffect(() => {
     const canvas = ref.current;
     if (!canvas || !key) return undefined;
-    const held = keptOutlines(key);
-    if (held) {
-      paintThumb(canvas, held, image.width, image.height);
-      return undefined;
-    }
     let stop: (() => void) | undefined;
+    // Cards that only fly by are not drawn on.
     const timer = setTimeout(() => {
-      stop = wantOutlines(image.id, key, (set) => paintThumb(canvas, set, image.width, image.height));
-    }, SETTLE_MS);
+      const paint = (set: OutlineSet): void => paintThumb(canvas, set, image.width, image.height);
+      const held = keptOutlines(key);
+      if (held) paint(held);
+      else stop = wantOutlines(image.id, key, paint);
+    }, keptOutlines(key) ? KEPT_SETTLE_MS : SETTLE_MS);
     return () => {
       clearTimeout(timer);
       stop?.();

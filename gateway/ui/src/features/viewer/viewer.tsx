@@ -153,7 +153,7 @@ export function ViewerScreen({ projectId, imageId }: { projectId: string; imageI
     const keys = (event: KeyboardEvent): void => {
       const target = event.target instanceof HTMLElement ? event.target : document.body;
       if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (target.closest("dialog, select, textarea, .menu") || target.matches("input:not([type=checkbox])")) return;
+      if (target.closest("dialog, select, textarea, .menu-list") || target.matches("input:not([type=checkbox])")) return;
       const pan = event.shiftKey ? pans[event.key] : undefined;
       // Tab walks the objects only from the picture; elsewhere it moves the focus as everywhere.
       const onStage = target === document.body || target.closest(".stage, #content") === target || target.closest(".stage") !== null;
