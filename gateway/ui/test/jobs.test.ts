@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { Image, Job, JobEvent } from "../src/api/types";
+import { nextInLine } from "../src/store/places";
 import { applyEvent, mergeImage, mergeJob, withJob } from "../src/store/jobs";
 
 const ATTEMPT = 2 ** 32;
@@ -89,4 +90,17 @@ test("an answer that was under way does not undo a later message", () => {
   const merged = mergeImage(held, image({ job: job({ seq: 1, state: "queued" }), objectCount: null }));
   assert.equal(merged.job?.state, "completed");
   assert.equal(merged.objectCount, 3);
+});
+
+test("places are asked for those next in line", () => {
+  const list = [job({ id: "c", position: 7 }), job({ id: "a", position: 2 }), job({ id: "b", position: 3 })];
+  assert.deepEqual(nextInLine(list, 2).map((one) => one.id), ["a", "b"]);
+  const unknown = [job({ id: "old", position: null, createdAt: "1" }), job({ id: "first", position: null, priority: 9, createdAt: "2" })];
+  assert.deepEqual(nextInLine(unknown, 1).map((one) => one.id), ["first"]);
+});
+
+test("an answer without a place does not take a known place away", () => {
+  const held = job({ position: 3 });
+  assert.equal(mergeJob(held, job({ position: null })), held);
+  assert.equal(mergeJob(held, job({ position: 1 }))?.position, 1);
 });

@@ -87,6 +87,7 @@ export const segmentation = {
       `/api/segmentation/jobs?state=${state}&limit=${limit}${projectId ? `&projectId=${projectId}` : ""}` +
         (after ? `&after=${encodeURIComponent(after)}` : ""),
     ),
+  job: (jobId: string) => requestJson<Job>(`/api/segmentation/job/${jobId}`),
   cancel: (jobId: string) => requestJson<Job>(`/api/segmentation/job/${jobId}`, { method: "DELETE" }),
   retry: (jobId: string) => requestJson<Job>(`/api/segmentation/job/${jobId}/retry`, { method: post }),
   queue: () => requestJson<QueueStatus>("/api/segmentation/queue/status"),

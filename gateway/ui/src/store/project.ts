@@ -5,10 +5,12 @@ import * as api from "../api/endpoints";
 import { Problem } from "../api/problem";
 import type { Image, Job, Project, ServerMessage } from "../api/types";
 import { listenProject } from "../live/socket";
+import { readPlaces } from "./places";
 import { applyEvent, emptyCounts, imageState, isUnfinished, mergeImage, mergeJob, withJob, type Counts } from "./jobs";
 
 const RESYNC_LIMIT = 40;
 const POSITIONS_MS = 6_000;
+const POSITIONS_AT_ONCE = 8;
 
 export class ProjectStore {
   readonly project = signal<Project | null>(null);
@@ -199,16 +201,14 @@ export class ProjectStore {
     }
   }
 
+  /** Asks for the places of those next in line; the others move up with them. */
   private async readPositions(): Promise<void> {
     if (document.visibilityState === "hidden" || this.counts.peek().queued === 0) return;
-    try {
-      const page = await api.segmentation.jobs("unfinished", 500, this.id);
-      batch(() => {
-        for (const job of page.items) this.setJob(job);
-      });
-    } catch {
-      // The numbers stay as they are until the next try.
-    }
+    const waiting = this.all().flatMap(({ job }) => (job?.state === "queued" ? [job] : []));
+    const found = await readPlaces(waiting, POSITIONS_AT_ONCE);
+    batch(() => {
+      for (const job of found) this.setJob(job);
+    });
   }
 
   private want(id: string): void {

@@ -114,11 +114,11 @@ function Card({ project, onRename }: { project: Project; onRename: () => void })
       <Link class="project-link" href={`/projects/${project.id}`} aria-label={project.title}>
         <Cover project={project} />
       </Link>
+      {project.isSample && <span class="tag cover-tag">{t("projects.sampleTag")}</span>}
       <div class="project-info">
         <div class="grow min0">
           <h2 title={project.title}>
             <Link href={`/projects/${project.id}`} tabIndex={-1}>{project.title}</Link>
-            {project.isSample && <span class="tag">{t("projects.sampleTag")}</span>}
           </h2>
           <p class="muted">
             {t("projects.images", { n: project.imageCount })}

@@ -12,6 +12,8 @@ import { locale, t, tOrdinal } from "../../i18n";
 import { formatAgo, formatDuration, formatNumber, formatPercent } from "../../i18n/format";
 import { connection, listenQueue } from "../../live/socket";
 import { Link } from "../../router";
+import { isUnfinished } from "../../store/jobs";
+import { readPlaces } from "../../store/places";
 import { modelTitle, readModels } from "../../store/models";
 import { setCrumbs } from "../shell/crumbs";
 
@@ -21,13 +23,16 @@ const failed = signal<readonly Job[]>([]);
 const problem = signal<unknown>(null);
 const POLL_MS = 2_500;
 const SHOWN = 100;
+const PLACES = 10;
 
 async function read(withStatus: boolean): Promise<void> {
   try {
     const [unfinished, broken] = await Promise.all([
       api.segmentation.jobs("unfinished", SHOWN), api.segmentation.jobs("failed", 20),
     ]);
-    jobs.value = unfinished.items;
+    const places = await readPlaces(unfinished.items.filter((job) => job.state === "queued"), PLACES);
+    const known = new Map(places.map((job) => [job.id, job]));
+    jobs.value = unfinished.items.map((job) => known.get(job.id) ?? job).filter((job) => isUnfinished(job.state));
     failed.value = broken.items;
     if (withStatus) status.value = await api.segmentation.queue();
     problem.value = null;
@@ -44,6 +49,21 @@ function Figure({ label, value, note }: { label: string; value: string; note?: s
       <div class="figure-note">{note ?? " "}</div>
     </div>
   );
+}
+
+function priorityWords(priority: number): string {
+  return t(priority >= 8 ? "segment.soon" : priority >= 4 ? "segment.normal" : "segment.later");
+}
+
+/** What runs first, then what waits in the order in which it will run, then the rest. */
+export function inOrder(list: readonly Job[]): Job[] {
+  const rank = (job: Job): number => (job.state === "active" ? 0 : job.state === "queued" ? 1 : 2);
+  return [...list].sort((a, b) => {
+    if (rank(a) !== rank(b)) return rank(a) - rank(b);
+    if (rank(a) === 2) return a.createdAt < b.createdAt ? 1 : -1;
+    if (a.position !== null && b.position !== null && a.position !== b.position) return a.position - b.position;
+    return b.priority - a.priority || (a.createdAt < b.createdAt ? -1 : 1);
+  });
 }
 
 function JobRow({ job }: { job: Job }): JSX.Element {
@@ -76,7 +96,7 @@ function JobRow({ job }: { job: Job }): JSX.Element {
         {job.state === "active" && <Bar fraction={job.progress} label={words} />}
       </td>
       <td class="optional">{modelTitle(job.model)}</td>
-      <td class="optional num">{formatNumber(job.priority, language)}</td>
+      <td class="optional">{priorityWords(job.priority)}</td>
       <td class="optional">{formatAgo(new Date(job.createdAt), new Date(), language)}</td>
       <td class="job-actions">
         {job.state === "failed" ? (
@@ -102,12 +122,12 @@ function JobTable({ list, label }: { list: readonly Job[]; label: string }): JSX
             <th scope="col">{t("queue.image")}</th>
             <th scope="col" class="col-state">{t("queue.state")}</th>
             <th scope="col" class="optional">{t("segment.model")}</th>
-            <th scope="col" class="optional num">{t("segment.priority")}</th>
+            <th scope="col" class="optional">{t("segment.priority")}</th>
             <th scope="col" class="optional">{t("queue.since")}</th>
             <th scope="col"><span class="sr-only">{t("queue.actions")}</span></th>
           </tr>
         </thead>
-        <tbody>{list.map((job) => <JobRow key={job.id} job={job} />)}</tbody>
+        <tbody>{inOrder(list).map((job) => <JobRow key={job.id} job={job} />)}</tbody>
       </table>
     </div>
   );

@@ -8,6 +8,7 @@ import { confirmAction } from "../../components/dialog";
 import { tellProblem } from "../../components/toasts";
 import { locale, t } from "../../i18n";
 import { formatDate } from "../../i18n/format";
+import { navigate } from "../../router";
 import { autoSegment, setTheme, theme, thumbOutlines, type Theme } from "../../store/settings";
 import { setCrumbs } from "../shell/crumbs";
 import { hasUnfinished } from "../upload/uploads";
@@ -29,6 +30,7 @@ async function signOut(): Promise<void> {
     return;
   }
   endSession();
+  navigate("/signin", { replace: true });
 }
 
 export function SettingsScreen(): JSX.Element {

@@ -91,12 +91,13 @@ export function UploadTray(): JSX.Element | null {
     : sum.failed
       ? t("upload.someFailed", { n: sum.failed })
       : t("upload.allStored", { n: sum.done });
-  // Over the viewer only the head is shown, so that it does not hide the objects.
-  const unfolded = trayOpen.value && route.value.name !== "viewer";
+  // Away from the gallery only the head is shown, so that it hides nothing of what is looked at there.
+  const atHome = route.value.name === "project" || route.value.name === "projects";
+  const unfolded = trayOpen.value && atHome;
   const rows = unfolded ? ordered(uploads()) : [];
   const left = sum.speed > 0 ? (sum.bytes - sum.sent) / sum.speed : 0;
   return (
-    <section class="tray" aria-label={t("upload.tray")} data-testid="upload-tray">
+    <section class={route.value.name === "viewer" ? "tray tray-viewer" : "tray"} aria-label={t("upload.tray")} data-testid="upload-tray">
       <header class="tray-head">
         <div class="grow min0">
           <b role="status">{title}</b>
@@ -116,7 +117,7 @@ export function UploadTray(): JSX.Element | null {
             <Icon name={paused.value ? "play" : "pause"} size={18} />
           </button>
         )}
-        {route.value.name !== "viewer" && <button
+        {atHome && <button
           class="icon-btn" type="button" aria-expanded={trayOpen.value} aria-label={t("upload.details")} title={t("upload.details")}
           onClick={() => (trayOpen.value = !trayOpen.value)}
         >
