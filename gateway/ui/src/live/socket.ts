@@ -119,10 +119,15 @@ export function startLive(): void {
   });
   window.addEventListener("online", () => {
     failures = 0;
-    if (wanted && !socket) void open();
+    if (!wanted) return;
+    // The socket may have outlived a short gap, and what was sent meanwhile may be lost: a fresh one gets a snapshot.
+    drop();
+    void open();
   });
   window.addEventListener("offline", () => {
-    if (wanted) connection.value = "offline";
+    if (!wanted) return;
+    drop();
+    connection.value = "offline";
   });
 }
 
