@@ -14,8 +14,8 @@ def dark_rim(planes, rng):
     size = planes.shape[1]
     yy, xx = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
     for _ in range(4):
-        angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0.6, 4.0)
-        reach = rng.uniform(0.1, 0.5)
+        angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 4.0)
+        reach = rng.uniform(0.1, 0.6)
         cy, cx = (reach - radius) * np.sin(angle), (reach - radius) * np.cos(angle)
         # > 0 outside a circle whose edge lies `reach` from the crop's centre
         outside = np.hypot(yy - cy, xx - cx) - radius
@@ -23,7 +23,7 @@ def dark_rim(planes, rng):
             continue
         width = rng.uniform(0.04, 0.3)
         shade = np.clip(outside / width, 0, 1)
-        shade = shade * shade * (3 - 2 * shade) * rng.uniform(0.5, 1.0)
+        shade = shade * shade * (3 - 2 * shade) * rng.uniform(0.6, 1.0)
         planes[0] *= 1 - shade
         return
 

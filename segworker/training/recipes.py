@@ -11,7 +11,7 @@ MODELS = {
                        "images, also where they touch; spread cells in phase contrast to a lesser degree.",
         "data": ["dsb2018", "bbbc039", "usiigaci"],
         "input": {"channels": 1, "colour": "grey", "pixelUnit": "native", "scale": {"kind": "native"},
-                  "tile": 1024, "halo": 64, "divisor": 32, "normalisation": NORMALISATION},
+                  "tile": 320, "halo": 32, "divisor": 32, "normalisation": NORMALISATION},
         "postprocess": {"threshold": 0.5, "seedThreshold": 0.5, "seedMinArea": 4, "minArea": 15,
                         "distSigma": 0.0, "maxHoleArea": 0},
         "recipe": {
@@ -20,6 +20,9 @@ MODELS = {
                        "usiigaci": 0.09},
             "zoom": {"default": (0.7, 1.6), "bbbc039": (0.6, 1.8), "usiigaci": (0.7, 1.4)},
             "prefer_contact": 0.5,
+            # Small crops give many different scenes, but the network gets used to an edge being
+            # near everywhere and then fails inside big images; so the last part has bigger ones.
+            "late": {"from": 0.68, "batch": 3, "crop": 320},
         },
     },
     "spheroid": {
@@ -38,7 +41,7 @@ MODELS = {
             "zoom": {"default": (0.6, 2.2), "spheroid_single": (0.6, 4.5), "spheroid_fluo": (0.35, 1.2)},
             "empty": {"spheroid_single": 0.15},
             # chance of a dark rim, chance of a scale bar
-            "clutter": {"spheroid_single": (0.3, 0.06), "spheroid_many": (0.1, 0.15), "spheroid_fluo": (0.0, 0.15)},
+            "clutter": {"spheroid_single": (0.5, 0.06), "spheroid_many": (0.15, 0.15), "spheroid_fluo": (0.0, 0.15)},
         },
     },
 }

@@ -99,8 +99,10 @@ class Run:
         by_time = self.seconds / (self.args.minutes * 60) if self.args.minutes else 0.0
         return max(self.step / self.args.steps, by_time)
 
-    def train_step(self, sampler):
-        """One optimiser step; returns the loss."""
+    def train_step(self, samplers):
+        """One optimiser step; returns the loss.  samplers: early and late part's."""
+        late = self.done() >= self.cfg["recipe"].get("late", {}).get("from", 1.0)
+        sampler = samplers[1 if late else 0]
         for g in self.opt.param_groups:
             g["lr"] = learning_rate(self.cfg["recipe"]["lr"], self.done())
         x, target = sampler.batch(self.step)
@@ -139,7 +141,8 @@ def main():
     args.work.mkdir(parents=True, exist_ok=True)
     cfg = MODELS[args.model]
     items = load_items(args.data, cfg["data"], cfg["input"], args.work)
-    sampler = Sampler(items, cfg["recipe"], SEED)
+    recipe = cfg["recipe"]
+    samplers = [Sampler(items, r, SEED) for r in (recipe, {**recipe, **recipe.get("late", {})})]
     run = Run(args)
     print(json.dumps({"model": args.model, "images": len(items), "parameters": parameter_count(run.net),
                       "step": run.step}), flush=True)
@@ -147,7 +150,7 @@ def main():
     last = time.monotonic()
     mean = None
     while run.done() < 1:
-        loss = run.train_step(sampler)
+        loss = run.train_step(samplers)
         now = time.monotonic()
         run.seconds, last = run.seconds + now - last, now
         mean = loss if mean is None else 0.98 * mean + 0.02 * loss
