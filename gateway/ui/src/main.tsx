@@ -2,9 +2,11 @@
 import { render } from "preact";
 import "./styles/base.css";
 import "./styles/controls.css";
+import "./styles/overlays.css";
 import "./styles/shell.css";
 import "./styles/screens.css";
 import "./styles/gallery.css";
+import "./styles/inspector.css";
 import "./styles/viewer.css";
 import { App } from "./app";
 import { resumeSession, watchWake } from "./api/session";
