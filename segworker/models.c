@@ -79,6 +79,14 @@ static int64_t whole(check_t *c, const cJSON *in, const char *field, double leas
     return (int64_t)v;
 }
 
+static bool yes_or_no(check_t *c, const cJSON *in, const char *field) {
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(in, field);
+    if (!cJSON_IsBool(v)) {
+        fail(c, field, "must be true or false");
+    }
+    return cJSON_IsTrue(v);
+}
+
 static void must_be(check_t *c, const cJSON *in, const char *field, const char *value) {
     char got[64], what[96];
     text(c, in, field, true, got, sizeof got);
@@ -104,11 +112,7 @@ static void read_scale(check_t *c, const cJSON *input, model_spec_t *m) {
     } else if (strcmp(kind, "fit_long_side") == 0) {
         m->scale = MODEL_SCALE_FIT_LONG_SIDE;
         m->scale_px = (int)whole(c, scale, "px", 16, 65536);
-        const cJSON *up = cJSON_GetObjectItemCaseSensitive(scale, "upscale");
-        if (!cJSON_IsBool(up)) {
-            fail(c, "upscale", "must be true or false");
-        }
-        m->upscale = cJSON_IsTrue(up);
+        m->upscale = yes_or_no(c, scale, "upscale");
     } else {
         fail(c, "scale.kind", "must be \"native\" or \"fit_long_side\"");
     }
@@ -143,8 +147,50 @@ static void read_input(check_t *c, const cJSON *root, model_spec_t *m) {
     }
 }
 
-static void read_output(check_t *c, const cJSON *root, model_spec_t *m) {
-    must_be(c, object(c, root, "output"), "kind", "foreground_distance");
+static bool is_plain_file(const char *name) {
+    return !strchr(name, '/') && name[0] != '.';
+}
+
+static void read_test(check_t *c, const cJSON *root, model_spec_t *m) {
+    const cJSON *test = object(c, root, "test");
+    m->test.milliseconds = (int)whole(c, test, "milliseconds", 0, 3600000);
+    m->test.jitter = number(c, test, "jitter", 0, 1);
+    m->test.fail_rate = number(c, test, "failRate", 0, 1);
+    m->test.hang = yes_or_no(c, test, "hang");
+    m->test.deaf = yes_or_no(c, test, "deaf");
+    text(c, test, "while", false, m->test.condition, sizeof m->test.condition);
+    if (c->kind == ERR_OK && !is_plain_file(m->test.condition)) {
+        fail(c, "while", "must be a plain file name");
+    }
+}
+
+/* Which file the model is, and its checksum as stated; a test model is its model.json. */
+static void read_kind(check_t *c, const cJSON *root, model_spec_t *m, char *file, size_t size) {
+    char kind[32];
+    text(c, object(c, root, "output"), "kind", true, kind, sizeof kind);
+    if (c->kind == ERR_OK && strcmp(kind, "test") == 0) {
+        m->output = MODEL_OUTPUT_TEST;
+        snprintf(file, size, "model.json");
+        if (cJSON_HasObjectItem(root, "file") || cJSON_HasObjectItem(root, "sha256")) {
+            fail(c, "file", "and sha256 have no place in a test model");
+        }
+        read_test(c, root, m);
+        return;
+    }
+    if (strcmp(kind, "foreground_distance") != 0) {
+        fail(c, "output.kind", "must be \"foreground_distance\"");
+    }
+    text(c, root, "file", true, file, size);
+    text(c, root, "sha256", true, m->sha256, sizeof m->sha256);
+    if (c->kind == ERR_OK && !is_plain_file(file)) {
+        fail(c, "file", "must be a plain file name");
+    }
+    if (c->kind == ERR_OK && strspn(m->sha256, "0123456789abcdef") != 64) {
+        fail(c, "sha256", "must be 64 lower-case hexadecimal digits");
+    }
+}
+
+static void read_postprocess(check_t *c, const cJSON *root, model_spec_t *m) {
     const cJSON *post = object(c, root, "postprocess");
     m->threshold = number(c, post, "threshold", 0, 1);
     m->seed_threshold = number(c, post, "seedThreshold", 0, 1);
@@ -156,7 +202,7 @@ static void read_output(check_t *c, const cJSON *root, model_spec_t *m) {
 
 static err_kind_t parse(const cJSON *root, const char *dir, model_spec_t *m, err_t *err) {
     check_t c = {.err = err, .kind = ERR_OK};
-    char file[256];
+    char file[256] = "";
     if (!cJSON_IsObject(root)) {
         return invalid(err, "it is no JSON object");
     }
@@ -166,20 +212,13 @@ static err_kind_t parse(const cJSON *root, const char *dir, model_spec_t *m, err
     text(&c, root, "title", true, m->title, sizeof m->title);
     text(&c, root, "description", false, m->description, sizeof m->description);
     text(&c, root, "license", false, m->license, sizeof m->license);
-    text(&c, root, "file", true, file, sizeof file);
-    text(&c, root, "sha256", true, m->sha256, sizeof m->sha256);
     if (c.kind == ERR_OK && !is_name(m->name)) {
         fail(&c, "name", "may hold only a-z, 0-9, _ and -");
     }
-    if (c.kind == ERR_OK && (strchr(file, '/') || file[0] == '.')) {
-        fail(&c, "file", "must be a plain file name");
-    }
-    if (c.kind == ERR_OK && strspn(m->sha256, "0123456789abcdef") != 64) {
-        fail(&c, "sha256", "must be 64 lower-case hexadecimal digits");
-    }
     if (c.kind == ERR_OK) {
+        read_kind(&c, root, m, file, sizeof file);
         read_input(&c, root, m);
-        read_output(&c, root, m);
+        read_postprocess(&c, root, m);
     }
     int n = snprintf(m->path, sizeof m->path, "%s/%s", dir, file);
     if (c.kind == ERR_OK && (n < 0 || (size_t)n >= sizeof m->path)) {
@@ -250,11 +289,15 @@ static bool hash_file(const char *path, char hex[65]) {
     return ok;
 }
 
-static err_kind_t check_file(const model_spec_t *m, err_t *err) {
+static err_kind_t check_file(model_spec_t *m, err_t *err) {
     char hex[65] = "";
     if (!hash_file(m->path, hex)) {
         return err_set(err, ERR_INVALID, "model_damaged", "The model's file named in model.json cannot be read.",
                        "%.300s", m->path);
+    }
+    if (m->output == MODEL_OUTPUT_TEST) { /* its version is what it says */
+        memcpy(m->sha256, hex, sizeof hex);
+        return ERR_OK;
     }
     if (strcmp(hex, m->sha256) != 0) {
         return err_set(err, ERR_INVALID, "model_damaged",

@@ -5,6 +5,16 @@
  * Everything in a model.json is checked before it is believed: types, ranges, that the file name stays inside the
  * folder, and the SHA-256 of the module. A broken folder is reported and left out; the others stay usable.
  *
+ * output.kind says which runtime a model needs: "foreground_distance" is a TorchScript module with these two maps;
+ * "test" needs no module. It stands in for a network in tests of everything around it: the image is decoded and
+ * normalised, then the worker waits as long as the object "test" says, and the grey values are both maps. Such a folder
+ * holds only a model.json without "file" and "sha256"; "test" holds milliseconds  per tile, 0..3600000 jitter 0..1: the
+ * wait lies in milliseconds · (1 ± jitter) failRate      0..1: share of the tiles that end with ERR_INTERNAL
+ * "inference_failed" hang          true: a tile never ends by itself, only by cancelling or by the job's time-out deaf
+ * true: what waits hears neither, like a call into a library that does not return while         "" or the name of a
+ * file in the folder: failRate, hang and deaf hold only while it exists All of them must be there. The numbers of tiles
+ * decide, not chance, so a run can be repeated.
+ *
  * Thread-safe: a loaded registry is read-only.
  */
 #ifndef SG_SEGWORKER_MODELS_H
@@ -19,11 +29,20 @@
 
 typedef enum { MODEL_SCALE_NATIVE = 0, MODEL_SCALE_FIT_LONG_SIDE } model_scale_t;
 
+typedef enum { MODEL_OUTPUT_FOREGROUND_DISTANCE = 0, MODEL_OUTPUT_TEST } model_output_t;
+
+typedef struct {
+    int milliseconds;
+    double jitter, fail_rate;
+    bool hang, deaf;
+    char condition[64]; /* "while": a file's name; "" = always */
+} model_test_t;
+
 typedef struct {
     char name[64]; /* [a-z0-9][a-z0-9_-]*; equals the folder's name */
     char version[32], title[128], description[512], license[64];
-    char path[4096]; /* of the module */
-    char sha256[65]; /* of the module, lower-case hex */
+    char path[4096]; /* of the module; of model.json for MODEL_OUTPUT_TEST */
+    char sha256[65]; /* of that file, lower-case hex */
 
     /* input: one grey channel */
     model_scale_t scale;
@@ -33,7 +52,10 @@ typedef struct {
     double percentile_low, percentile_high; /* 0..100 */
     double clip_min, clip_max, min_range;
 
-    /* output and postprocessing; areas in px of the original image */
+    model_output_t output;
+    model_test_t test; /* for MODEL_OUTPUT_TEST */
+
+    /* postprocessing; areas in px of the original image */
     double threshold, seed_threshold, dist_sigma;
     int64_t seed_min_area, min_area, max_hole_area;
 } model_spec_t;

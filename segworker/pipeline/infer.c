@@ -7,14 +7,16 @@
 
 #include "segworker/torch_shim.h"
 
-static err_kind_t torch_load(const char *path, const char *device, void **state, err_t *err) {
+static err_kind_t torch_load(const model_spec_t *spec, const char *device, void **state, err_t *err) {
     torch_model_t *m = NULL;
-    err_kind_t k = torch_model_load(path, device, &m, err);
+    err_kind_t k = torch_model_load(spec->path, device, &m, err);
     *state = m;
     return k;
 }
 
-static err_kind_t torch_run(void *state, const float *input, int h, int w, float *output, int channels, err_t *err) {
+static err_kind_t torch_run(void *state, const float *input, int h, int w, float *output, int channels,
+                            const cancel_t *stop, err_t *err) {
+    (void)stop; /* a call into the library runs to its end */
     return torch_model_run(state, input, 1, 1, h, w, output, channels, err);
 }
 
@@ -29,6 +31,10 @@ static void torch_unload(void *state) {
 const infer_backend_t infer_torch = {
     .name = "torch", .load = torch_load, .run = torch_run, .device = torch_device, .unload = torch_unload};
 
+const infer_backend_t *infer_backend_for(const model_spec_t *spec) {
+    return spec->output == MODEL_OUTPUT_TEST ? &infer_test : &infer_torch;
+}
+
 static err_kind_t warm_up(infer_t *net, int size, int channels, err_t *err) {
     size_t n = (size_t)size * (size_t)size;
     float *in = calloc(n, sizeof *in), *out = malloc(n * (size_t)channels * sizeof *out);
@@ -36,18 +42,18 @@ static err_kind_t warm_up(infer_t *net, int size, int channels, err_t *err) {
     if (!in || !out) {
         k = err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to load the model.", NULL);
     } else {
-        k = net->backend->run(net->state, in, size, size, out, channels, err);
+        k = net->backend->run(net->state, in, size, size, out, channels, NULL, err);
     }
     free(in);
     free(out);
     return k;
 }
 
-err_kind_t infer_open(const infer_backend_t *backend, const char *path, const char *device, int warm_size, int channels,
-                      infer_t *out, err_t *err) {
+err_kind_t infer_open(const infer_backend_t *backend, const model_spec_t *spec, const char *device, int warm_size,
+                      int channels, infer_t *out, err_t *err) {
     *out = (infer_t){0};
     infer_t net = {.backend = backend};
-    err_kind_t k = backend->load(path, device, &net.state, err);
+    err_kind_t k = backend->load(spec, device, &net.state, err);
     if (k != ERR_OK) {
         return k;
     }

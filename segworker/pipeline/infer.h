@@ -6,19 +6,27 @@
 #define SG_PIPELINE_INFER_H
 
 #include "common/err.h"
+#include "segworker/models.h"
+#include "segworker/pipeline/cancel.h"
 
 typedef struct {
     const char *name;
-    /* Loads the file on the device; *state is the backend's own. */
-    err_kind_t (*load)(const char *path, const char *device, void **state, err_t *err);
+    /* Loads the model on the device; *state is the backend's own. */
+    err_kind_t (*load)(const model_spec_t *spec, const char *device, void **state, err_t *err);
     /* input float32 [1, 1, h, w] -> output float32 [1, channels, h, w], the caller's buffers. Not called concurrently.
-     */
-    err_kind_t (*run)(void *state, const float *input, int h, int w, float *output, int channels, err_t *err);
+     * stop: a backend that can be interrupted asks it now and then and ends with ERR_CANCELLED "cancelled"; NULL while
+     * warming up. */
+    err_kind_t (*run)(void *state, const float *input, int h, int w, float *output, int channels, const cancel_t *stop,
+                      err_t *err);
     const char *(*device)(void *state);
     void (*unload)(void *state);
 } infer_backend_t;
 
 extern const infer_backend_t infer_torch;
+extern const infer_backend_t infer_test; /* infer_test.c: no network, see models.h */
+
+/* The backend that a model's output.kind asks for. */
+const infer_backend_t *infer_backend_for(const model_spec_t *spec);
 
 /* A loaded network. Zeroed by infer_close. */
 typedef struct {
@@ -26,9 +34,9 @@ typedef struct {
     void *state;
 } infer_t;
 
-/* Loads path and runs a square of warm_size px once. */
-ERR_MUST err_kind_t infer_open(const infer_backend_t *backend, const char *path, const char *device, int warm_size,
-                               int channels, infer_t *out, err_t *err);
+/* Loads the model and runs a square of warm_size px once. */
+ERR_MUST err_kind_t infer_open(const infer_backend_t *backend, const model_spec_t *spec, const char *device,
+                               int warm_size, int channels, infer_t *out, err_t *err);
 void infer_close(infer_t *net);
 
 #endif

@@ -372,7 +372,7 @@ err_kind_t pipeline_create(const model_spec_t *spec, const char *device, pipelin
     /* A small square is enough: with re-optimisation off, a new shape costs nothing extra. */
     const int warm_px = 256;
     int warm = p->spec.tile < warm_px ? p->spec.tile : tile_padded(warm_px, p->spec.divisor);
-    err_kind_t k = infer_open(&infer_torch, p->spec.path, device, warm, MAPS, &p->net, err);
+    err_kind_t k = infer_open(infer_backend_for(&p->spec), &p->spec, device, warm, MAPS, &p->net, err);
     if (k != ERR_OK) {
         free(p);
         return k;

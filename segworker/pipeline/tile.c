@@ -68,7 +68,7 @@ static err_kind_t run_one(const infer_t *net, const float *in, int h, int w, flo
     if (hooks && hooks->lock) {
         hooks->lock(hooks->lock_arg, true);
     }
-    err_kind_t k = net->backend->run(net->state, in, h, w, out, channels, err);
+    err_kind_t k = net->backend->run(net->state, in, h, w, out, channels, hooks ? &hooks->stop : NULL, err);
     if (hooks && hooks->lock) {
         hooks->lock(hooks->lock_arg, false);
     }

@@ -143,6 +143,73 @@ static void names_the_field_that_is_wrong(void **state) {
     }
 }
 
+static const char TEST_MODEL[] =
+    "{\"schema\":1,\"name\":\"cells\",\"version\":\"1\",\"title\":\"Cells\","
+    "\"input\":{\"channels\":1,\"colour\":\"grey\",\"pixelUnit\":\"native\",\"scale\":{\"kind\":\"native\"},"
+    "\"tile\":128,\"halo\":16,\"divisor\":16,"
+    "\"normalisation\":{\"kind\":\"percentile\",\"low\":1,\"high\":99,\"clipMin\":0,\"clipMax\":1}},"
+    "\"output\":{\"kind\":\"test\"},"
+    "\"test\":{\"milliseconds\":20,\"jitter\":0.25,\"failRate\":0.5,\"hang\":false,\"deaf\":true,\"while\":\"broken\"},"
+    "\"postprocess\":{\"threshold\":0.5,\"seedThreshold\":0.6,\"seedMinArea\":4,\"minArea\":15,\"distSigma\":0,"
+    "\"maxHoleArea\":0}}";
+
+static void a_test_model_needs_no_module(void **state) {
+    const place_t *p = *state;
+    model_spec_t m, changed;
+    err_t err;
+    write_manifest(p, TEST_MODEL);
+    assert_int_equal(model_spec_load(p->dir, &m, &err), ERR_OK);
+    assert_int_equal(m.output, MODEL_OUTPUT_TEST);
+    assert_int_equal(m.test.milliseconds, 20);
+    assert_float_equal(m.test.jitter, 0.25, 0);
+    assert_float_equal(m.test.fail_rate, 0.5, 0);
+    assert_false(m.test.hang);
+    assert_true(m.test.deaf);
+    assert_string_equal(m.test.condition, "broken");
+    assert_non_null(strstr(m.path, "cells/model.json"));
+    assert_int_equal(strspn(m.sha256, "0123456789abcdef"), 64);
+    /* another behaviour is another model */
+    char *json = replaced(TEST_MODEL, "\"milliseconds\":20", "\"milliseconds\":21");
+    write_manifest(p, json);
+    free(json);
+    assert_int_equal(model_spec_load(p->dir, &changed, &err), ERR_OK);
+    assert_string_not_equal(m.sha256, changed.sha256);
+    /* and a network is none */
+    write_manifest(p, GOOD);
+    assert_int_equal(model_spec_load(p->dir, &m, &err), ERR_OK);
+    assert_int_equal(m.output, MODEL_OUTPUT_FOREGROUND_DISTANCE);
+}
+
+static void names_what_is_wrong_in_a_test_model(void **state) {
+    const place_t *p = *state;
+    static const char *const cases[][3] = {
+        {"\"milliseconds\":20", "\"milliseconds\":-1", "milliseconds"},
+        {"\"milliseconds\":20", "\"milliseconds\":1.5", "milliseconds"},
+        {"\"milliseconds\":20,", "", "milliseconds"},
+        {"\"jitter\":0.25", "\"jitter\":2", "jitter"},
+        {"\"failRate\":0.5", "\"failRate\":1.01", "failRate"},
+        {"\"hang\":false", "\"hang\":0", "hang"},
+        {"\"deaf\":true", "\"deaf\":\"yes\"", "deaf"},
+        {"\"while\":\"broken\"", "\"while\":\"../broken\"", "while"},
+        {"\"while\":\"broken\"", "\"while\":7", "while"},
+        {"\"test\":{", "\"tests\":{", "test"},
+        {"\"schema\":1,", "\"schema\":1,\"file\":\"model.pt\",", "file"},
+        {"\"threshold\":0.5", "\"threshold\":7", "threshold"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char *json = replaced(TEST_MODEL, cases[i][0], cases[i][1]);
+        write_manifest(p, json);
+        free(json);
+        model_spec_t m;
+        err_t err;
+        err_clear(&err);
+        if (model_spec_load(p->dir, &m, &err) != ERR_INVALID || strcmp(err.code, "model_invalid") != 0 ||
+            !strstr(err.message, cases[i][2])) {
+            fail_msg("%s -> %s: %s", cases[i][1], err.code, err.message);
+        }
+    }
+}
+
 static void refuses_broken_json(void **state) {
     const place_t *p = *state;
     static const char *const texts[] = {"", "{", "[]", "null", "{\"schema\":1}", "\xff\xfe"};
@@ -210,6 +277,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(reads_a_good_model, set_up, tear_down),
         cmocka_unit_test_setup_teardown(names_the_field_that_is_wrong, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_test_model_needs_no_module, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(names_what_is_wrong_in_a_test_model, set_up, tear_down),
         cmocka_unit_test_setup_teardown(refuses_broken_json, set_up, tear_down),
         cmocka_unit_test_setup_teardown(notices_a_damaged_file, set_up, tear_down),
         cmocka_unit_test_setup_teardown(registry_keeps_good_models_and_reports_bad_ones, set_up, tear_down),

@@ -14,8 +14,10 @@ typedef struct {
     int runs, fail_at, largest;
 } fake_t;
 
-static err_kind_t fake_run(void *state, const float *in, int h, int w, float *out, int channels, err_t *err) {
+static err_kind_t fake_run(void *state, const float *in, int h, int w, float *out, int channels, const cancel_t *stop,
+                           err_t *err) {
     fake_t *f = state;
+    (void)stop;
     assert_int_equal(channels, 2);
     f->runs++;
     if (w > f->largest) {
