@@ -66,3 +66,23 @@ fuzz: $(FUZZ_BIN)
 	@set -e; for f in $(FUZZ_BIN); do mkdir -p $(BUILD)/corpus/$$(basename $$f); \
 	  echo "== $$f"; $$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 \
 	  $(BUILD)/corpus/$$(basename $$f) 2>&1 | tail -n 8; done
+
+# Benchmarks: tests/bench. They compare with npm packages that tests/bench/package-lock.json pins.
+$(BUILD)/bench/%: $(BUILD)/obj/tests/bench/queue/%.c.o $(BUILD)/libcommon.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $< $(BUILD)/libcommon.a $(COMMON_LIBS)
+.PHONY: bench bench-programs bench-queue bench-submit bench-websocket
+BENCH_ENV = SPHEROSEG_BUILD=$(abspath $(BUILD))
+BENCH_ARGS ?=
+bench-programs: $(BUILD)/bench/bench_queue $(BUILD)/gateway
+## make bench          every benchmark (BENCH_ARGS=--quick: only that they run)
+bench: bench-queue bench-submit bench-websocket
+## make bench-queue    the job queue against BullMQ
+bench-queue: bench-programs
+	$(BENCH_ENV) $(PYTHON) tests/bench/queue/bench_queue.py $(BENCH_ARGS)
+## make bench-submit   requests that make a job against an Express server
+bench-submit: bench-programs
+	$(BENCH_ENV) $(PYTHON) tests/bench/submit/bench_submit.py $(BENCH_ARGS)
+## make bench-websocket  events to many WebSockets
+bench-websocket: bench-programs
+	$(BENCH_ENV) $(PYTHON) tests/bench/websocket/bench_websocket.py $(BENCH_ARGS)
