@@ -16,9 +16,10 @@ def results_of(stack, image):
     return stack.sql("SELECT id FROM segmentations WHERE image_id = %s", image["id"])
 
 
-def active_job(stack, job_id):
+def active_job(stack, job_id, attempt=1):
+    """Waits until a worker runs that attempt of the job; returns the worker."""
     def check():
-        rows = stack.sql("SELECT worker_id FROM jobs WHERE id = %s AND state = 'active'", job_id)
+        rows = stack.sql("SELECT worker_id FROM jobs WHERE id = %s AND state = 'active' AND attempt = %s", job_id, attempt)
         return rows[0][0] if rows else None
     return wait_until(check, 30, "the claim")
 
@@ -100,7 +101,7 @@ def test_poison_image_ends_in_failed(own_stack):
     image = c.upload(c.project(), BIG).json
     job_id = c.segment(image)["jobId"]
     for n in range(2):
-        active_job(s, job_id)
+        active_job(s, job_id, attempt=n + 1)
         s.workers[-1].kill(signal.SIGKILL)
         s.workers[-1].popen.wait()
         if n == 0:
