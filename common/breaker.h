@@ -1,58 +1,55 @@
 /*
- * Circuit breaker: guards something that may fail for a while (a model's execution). It looks at the last results of a
- * rolling time window.
+ * Circuit breaker of a model's execution, shared by all workers through Redis (proto/jobs.md). It looks at the last
+ * outcomes of a rolling time window, by Redis's clock:
  *
  *   closed ──share of failures ≥ threshold, of at least min_calls──▶ open
- *   open ──open_ms passed──▶ half open: one call, the probe, may run
+ *   open ──open_ms passed──▶ half open: claim.lua gives one job, the probe, to one worker at a time
  *   half open ──probe succeeds──▶ closed (the window starts empty)      half open ──probe fails──▶ open
  *
- * Thread-safe.
+ * While it is open claim.lua gives no job of the model to anybody. When Redis forgets, it is closed. Nothing is kept in
+ * the process, so every function may be called from any thread.
  */
 #ifndef SG_BREAKER_H
 #define SG_BREAKER_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "err.h"
+#include "rds.h"
 
 typedef enum { BREAKER_CLOSED = 0, BREAKER_HALF_OPEN, BREAKER_OPEN } breaker_state_t;
 const char *breaker_state_name(breaker_state_t s); /* "closed", "half_open", "open" */
 
-enum { BREAKER_WINDOW = 64 }; /* results that are remembered */
+enum { BREAKER_OUTCOMES = 200, BREAKER_MODELS_MAX = 256 }; /* outcomes kept for each model; models of one question */
 
 typedef struct {
-    bool enabled;      /* false: always closed */
+    bool enabled;      /* false: nothing is noted, and all are closed */
     double threshold;  /* percent of failures, 1..100 */
-    int min_calls;     /* fewer results do not open it; at most BREAKER_WINDOW */
-    int64_t window_ms; /* older results do not count */
+    int min_calls;     /* fewer outcomes do not open it; at most BREAKER_OUTCOMES */
+    int64_t window_ms; /* older outcomes do not count */
     int64_t open_ms;   /* how long it stays open before the probe */
 } breaker_settings_t;
 
 typedef struct {
-    breaker_settings_t set;
-    pthread_mutex_t lock;
+    double error_rate; /* percent of the window, 0 when it is empty */
+    int64_t opened_total, succeeded_total, failed_total;
+    int64_t open_left_ms; /* until a probe may run; 0 unless open */
+    int runs, failed;     /* in the window */
     breaker_state_t state;
-    bool probing;
-    int64_t opened_ms;
-    uint64_t opened_total;
-    struct {
-        int64_t at_ms;
-        bool ok;
-    } results[BREAKER_WINDOW];
-    int count, next;
-} breaker_t;
+    bool probing; /* half open, and the probe runs */
+} breaker_info_t;
 
-void breaker_init(breaker_t *b, const breaker_settings_t *settings);
-void breaker_destroy(breaker_t *b);
+/* Notes that the run of a job ended well or badly. Call it before the claim is released, and not at all for an outcome
+ * that says nothing about the model (cancelled, damaged image). Redis away: the outcome is lost, which the log tells.
+ */
+void breaker_report(rds_pool_t *rds, const breaker_settings_t *set, const char *model, const char *job_id, bool ok);
 
-/* May a call begin at now_ms? Changes nothing but open -> half open. */
-bool breaker_allows(breaker_t *b, int64_t now_ms);
-/* Begins a call: false when it may not (another thread took the probe). Each true is followed by exactly one of: */
-bool breaker_begin(breaker_t *b, int64_t now_ms);
-void breaker_end(breaker_t *b, int64_t now_ms, bool ok);
-void breaker_abandon(breaker_t *b); /* the call says nothing about what is guarded (cancelled, bad input) */
+/* out has room for n. n <= BREAKER_MODELS_MAX. */
+ERR_MUST err_kind_t breaker_read(rds_pool_t *rds, const breaker_settings_t *set, int n, const char *const *models,
+                                 breaker_info_t *out, err_t *err);
 
-/* error_rate: percent of the window, 0 when it is empty. Pointers may be NULL. */
-breaker_state_t breaker_state(breaker_t *b, int64_t now_ms, double *error_rate, uint64_t *opened_total);
+/* Closes a model's breaker and forgets its counters. */
+ERR_MUST err_kind_t breaker_forget(rds_pool_t *rds, const char *model, err_t *err);
 
 #endif

@@ -102,6 +102,13 @@ err_kind_t queue_create(const config_t *cfg, pg_pool_t *pg, rds_pool_t *rds, que
         .housekeeping_ms = 600000,
         .sweeper_lease_ms = 10000,
     };
+    q->breaker = (breaker_settings_t){
+        .enabled = cfg->breaker_enabled,
+        .threshold = cfg->breaker_threshold,
+        .min_calls = 5,
+        .window_ms = 60000,
+        .open_ms = 30000,
+    };
     init_scripts(&q->lua);
     char nonce[17];
     err_kind_t rc = queue_random_hex(nonce, 8, err);

@@ -72,6 +72,9 @@ void queue_publish_progress(queue_t *q, queue_claim_t *c, const char *stage, dou
 /* True when the job should stop: cancelled by a person. Cheap: reads a flag fed by the cancel subscription. */
 bool queue_is_cancelled(queue_t *q, const char *job_id);
 
+/* Tells the model's circuit breaker how the run of a job ended, before the claim is ended; see breaker_report. */
+void queue_report_run(queue_t *q, const queue_claim_t *c, bool ok);
+
 /* Completion is two steps so that polygons and state commit together: call this inside the caller's transaction; it updates
  * the row under the fence. ERR_CONFLICT "claim_lost": roll back, the result is not ours to write (I2). */
 ERR_MUST err_kind_t queue_complete_in_tx(queue_t *q, pg_conn_t *conn, queue_claim_t *c, int object_count,

@@ -198,7 +198,7 @@ static bool copy_element(const redisReply *r, char *out, size_t room) {
 static err_kind_t claim_in_redis(queue_t *q, const char *worker_id, const char *const *models, int nmodels,
                                  candidate_t *c, bool *got, err_t *err) {
     char proc[192], lease[24], age[24], every[16];
-    const char *argv[MAX_MODELS + 7];
+    const char *argv[MAX_MODELS + 8];
     int argc = 0;
     (void)snprintf(proc, sizeof proc, "sg:proc:%s", worker_id);
     (void)snprintf(lease, sizeof lease, "%lld", (long long)q->lease_ms);
@@ -211,6 +211,7 @@ static err_kind_t claim_in_redis(queue_t *q, const char *worker_id, const char *
     argv[argc++] = lease;
     argv[argc++] = age;
     argv[argc++] = every;
+    argv[argc++] = "1";
     for (int i = 0; i < nmodels; i++) {
         argv[argc++] = models[i];
     }
@@ -343,6 +344,10 @@ err_kind_t queue_claim(queue_t *q, const char *worker_id, const char *const *mod
         queue_event_publish(q, &e);
     }
     return ERR_OK;
+}
+
+void queue_report_run(queue_t *q, const queue_claim_t *c, bool ok) {
+    breaker_report(q->rds, &q->breaker, c->model, c->id, ok);
 }
 
 /* ---- heartbeat ---- */

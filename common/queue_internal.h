@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 
+#include "breaker.h"
 #include "events.h"
 #include "queue.h"
 
@@ -51,6 +52,7 @@ struct queue {
     rds_pool_t *rds;
     int64_t lease_ms, backoff_ms, retention_days, redis_timeout_ms;
     queue_tuning_t tune;
+    breaker_settings_t breaker;
     queue_scripts_t lua;
     char sweeper_id[64];
 

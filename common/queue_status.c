@@ -143,38 +143,7 @@ static err_kind_t add_models(queue_t *q, cJSON *body, err_t *err) {
     return models ? ERR_OK : err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", "queue status");
 }
 
-static int breaker_rank(const char *state) {
-    return strcmp(state, "open") == 0 ? 2 : strcmp(state, "half_open") == 0 ? 1 : 0;
-}
-
-/* Each worker guards its own runs; the status shows the worst state that any worker reports for a model. */
-static void merge_breakers(cJSON *breakers, const cJSON *worker) {
-    const cJSON *b = NULL;
-    cJSON_ArrayForEach(b, cJSON_GetObjectItem(worker, "breakers")) {
-        const cJSON *model = cJSON_GetObjectItem(b, "model"), *state = cJSON_GetObjectItem(b, "state");
-        if (!cJSON_IsString(model) || !cJSON_IsString(state)) {
-            continue;
-        }
-        int place = 0;
-        cJSON *known = NULL;
-        cJSON_ArrayForEach(known, breakers) {
-            if (strcmp(cJSON_GetObjectItem(known, "model")->valuestring, model->valuestring) == 0) {
-                break;
-            }
-            place++;
-        }
-        cJSON *copy = cJSON_Duplicate(b, true);
-        if (!known) {
-            (void)cJSON_AddItemToArray(breakers, copy);
-        } else if (breaker_rank(state->valuestring) > breaker_rank(cJSON_GetObjectItem(known, "state")->valuestring)) {
-            (void)cJSON_ReplaceItemInArray(breakers, place, copy);
-        } else {
-            cJSON_Delete(copy);
-        }
-    }
-}
-
-static void add_worker(cJSON *workers, cJSON *breakers, const char *id, const char *info, int64_t oldest_ms) {
+static void add_worker(cJSON *workers, const char *id, const char *info, int64_t oldest_ms) {
     cJSON *w = cJSON_Parse(info);
     const cJSON *seen = w ? cJSON_GetObjectItem(w, "seenAt") : NULL;
     if (!seen || !cJSON_IsNumber(seen) || seen->valuedouble < (double)oldest_ms) {
@@ -183,8 +152,6 @@ static void add_worker(cJSON *workers, cJSON *breakers, const char *id, const ch
     }
     char text[TIME_RFC3339_SIZE];
     time_format_rfc3339((int64_t)seen->valuedouble, text);
-    merge_breakers(breakers, w);
-    cJSON_DeleteItemFromObject(w, "breakers");
     cJSON_DeleteItemFromObject(w, "seenAt");
     (void)cJSON_AddStringToObject(w, "id", id);
     (void)cJSON_AddStringToObject(w, "seenAt", text);
@@ -209,20 +176,48 @@ static err_kind_t redis_now_ms(queue_t *q, int64_t *ms, err_t *err) {
 /* Redis away: the lists stay empty, and the counts are still true. */
 static void add_workers(queue_t *q, cJSON *body) {
     cJSON *workers = cJSON_AddArrayToObject(body, "workers");
-    cJSON *breakers = cJSON_AddArrayToObject(body, "breaker");
     int64_t now = 0;
-    if (!workers || !breakers || redis_now_ms(q, &now, NULL) != ERR_OK) {
+    if (!workers || redis_now_ms(q, &now, NULL) != ERR_OK) {
         return;
     }
     const char *argv[] = {"HGETALL", "sg:workers"};
     redisReply *r = NULL;
     if (rds_run(q->rds, 2, argv, &r, NULL) == ERR_OK && r->type == REDIS_REPLY_ARRAY) {
         for (size_t i = 0; i + 1 < r->elements; i += 2) {
-            add_worker(workers, breakers, r->element[i]->str, r->element[i + 1]->str, now - 2 * q->lease_ms);
+            add_worker(workers, r->element[i]->str, r->element[i + 1]->str, now - 2 * q->lease_ms);
         }
     }
     if (r) {
         freeReplyObject(r);
+    }
+}
+
+/* The breaker of each model of byModel; empty while Redis is away. */
+static void add_breakers(queue_t *q, cJSON *body) {
+    const char *names[BREAKER_MODELS_MAX];
+    breaker_info_t info[BREAKER_MODELS_MAX];
+    int n = 0;
+    cJSON *list = cJSON_AddArrayToObject(body, "breaker");
+    const cJSON *m = NULL;
+    cJSON_ArrayForEach(m, cJSON_GetObjectItem(body, "byModel")) {
+        if (n < BREAKER_MODELS_MAX) {
+            names[n++] = cJSON_GetObjectItem(m, "model")->valuestring;
+        }
+    }
+    if (breaker_read(q->rds, &q->breaker, n, names, info, NULL) != ERR_OK) {
+        return;
+    }
+    for (int i = 0; list && i < n; i++) {
+        cJSON *b = cJSON_CreateObject();
+        (void)cJSON_AddStringToObject(b, "model", names[i]);
+        (void)cJSON_AddStringToObject(b, "state", breaker_state_name(info[i].state));
+        (void)cJSON_AddNumberToObject(b, "errorRate", info[i].error_rate);
+        (void)cJSON_AddNumberToObject(b, "runs", info[i].runs);
+        (void)cJSON_AddNumberToObject(b, "failures", info[i].failed);
+        (void)cJSON_AddNumberToObject(b, "opened", (double)info[i].opened_total);
+        (void)cJSON_AddNumberToObject(b, "retrySeconds", (double)info[i].open_left_ms / 1000.0);
+        (void)cJSON_AddBoolToObject(b, "probing", info[i].probing);
+        (void)cJSON_AddItemToArray(list, b);
     }
 }
 
@@ -244,6 +239,7 @@ err_kind_t queue_status_json(queue_t *q, char **json, err_t *err) {
     if (ok) {
         rc = add_models(q, body, err);
         add_workers(q, body);
+        add_breakers(q, body);
         *json = rc == ERR_OK ? cJSON_PrintUnformatted(body) : NULL;
         ok = rc != ERR_OK || *json;
     }
@@ -256,7 +252,29 @@ err_kind_t queue_status_json(queue_t *q, char **json, err_t *err) {
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_mutex_t live_lock = PTHREAD_MUTEX_INITIALIZER;
 static queue_t *live;
-static metric_t *jobs, *oldest, *workers_alive;
+static metric_t *jobs, *oldest, *workers_alive, *breaker_states, *breaker_opened;
+
+static void collect_breakers(queue_t *q) {
+    const char *names[BREAKER_MODELS_MAX];
+    breaker_info_t info[BREAKER_MODELS_MAX];
+    PGresult *rows = NULL;
+    if (pg_query(q->pg, "SELECT name FROM models ORDER BY name LIMIT 256", 0, NULL, &rows, NULL) != ERR_OK) {
+        return;
+    }
+    int n = PQntuples(rows) < BREAKER_MODELS_MAX ? PQntuples(rows) : BREAKER_MODELS_MAX;
+    for (int i = 0; i < n; i++) {
+        names[i] = pg_get(rows, i, "name");
+    }
+    if (breaker_read(q->rds, &q->breaker, n, names, info, NULL) == ERR_OK) {
+        for (int i = 0; i < n; i++) {
+            const char *labels[] = {names[i]};
+            metrics_set(breaker_states, labels, (double)info[i].state);
+            double more = (double)info[i].opened_total - metrics_get(breaker_opened, labels);
+            metrics_add(breaker_opened, labels, more > 0 ? more : 0); /* Redis may forget, a counter may not fall */
+        }
+    }
+    PQclear(rows);
+}
 
 static void collect_one(queue_t *q) {
     queue_counts_t n;
@@ -277,6 +295,7 @@ static void collect_one(queue_t *q) {
     if (rds_run(q->rds, 2, argv, &r, NULL) == ERR_OK && r->type == REDIS_REPLY_INTEGER) {
         metrics_set(workers_alive, NULL, (double)r->integer);
     }
+    collect_breakers(q);
     if (r) {
         freeReplyObject(r);
     }
@@ -295,6 +314,10 @@ static void register_metrics(void) {
     jobs = metrics_gauge("spheroseg_queue_jobs", "Jobs by state; finished ones within the retention time.", "state");
     oldest = metrics_gauge("spheroseg_queue_oldest_waiting_seconds", "Age of the job that waits longest.", NULL);
     workers_alive = metrics_gauge("spheroseg_queue_workers", "Workers in the registry.", NULL);
+    breaker_states =
+        metrics_gauge("spheroseg_breaker_state",
+                      "Circuit breaker of a model, as all workers share it: 0 closed, 1 half open, 2 open.", "model");
+    breaker_opened = metrics_counter("spheroseg_breaker_opened_total", "Times the circuit breaker opened.", "model");
     metrics_on_collect(collect, NULL);
 }
 

@@ -12,7 +12,7 @@
 
 enum { HEART_MAX_MS = 5000, HEART_RETRY_MS = 500, SWEEP_MS = 1000, REGISTER_MS = 60000 };
 
-static metric_t *m_ready, *m_slots, *m_busy, *m_breaker, *m_breaker_opened, *m_heart_errors;
+static metric_t *m_ready, *m_slots, *m_busy, *m_heart_errors;
 
 /* ---- the worker's entry in the registry ---- */
 
@@ -21,14 +21,6 @@ static void put_models(worker_t *w, buf_t *b) {
     for (int i = 0; i < w->nmodels; i++) {
         buf_puts(b, i ? "," : "");
         json_put_string(b, w->models[i].name);
-    }
-    buf_puts(b, "],\"breakers\":[");
-    for (int i = 0; i < w->nmodels; i++) {
-        double rate = 0;
-        breaker_state_t s = breaker_state(&w->models[i].breaker, time_mono_ms(), &rate, NULL);
-        buf_puts(b, i ? ",{\"model\":" : "{\"model\":");
-        json_put_string(b, w->models[i].name);
-        buf_printf(b, ",\"state\":\"%s\",\"errorRate\":%.1f}", breaker_state_name(s), rate);
     }
     buf_puts(b, "]");
 }
@@ -143,21 +135,12 @@ static void collect(void *arg) {
     metrics_set(m_ready, NULL, w->warm && w->pg_ok && w->redis_ok && !w->stopping);
     metrics_set(m_slots, NULL, w->nslots);
     metrics_set(m_busy, NULL, worker_busy_count(w));
-    for (int i = 0; w->warm && i < w->nmodels; i++) {
-        const char *labels[] = {w->models[i].name};
-        uint64_t opened = 0;
-        breaker_state_t s = breaker_state(&w->models[i].breaker, time_mono_ms(), NULL, &opened);
-        metrics_set(m_breaker, labels, (double)s);
-        metrics_add(m_breaker_opened, labels, (double)opened - metrics_get(m_breaker_opened, labels));
-    }
 }
 
 void worker_health_register(worker_t *w) {
     m_ready = metrics_gauge("spheroseg_worker_ready", "1 when the worker can take jobs.", NULL);
     m_slots = metrics_gauge("spheroseg_worker_slots", "Jobs that this worker may run at a time.", NULL);
     m_busy = metrics_gauge("spheroseg_worker_active_jobs", "Jobs that this worker runs now.", NULL);
-    m_breaker = metrics_gauge("spheroseg_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open.", "model");
-    m_breaker_opened = metrics_counter("spheroseg_breaker_opened_total", "Times the circuit breaker opened.", "model");
     m_heart_errors =
         metrics_counter("spheroseg_worker_heartbeat_errors_total", "Heartbeats that did not reach Redis.", NULL);
     metrics_on_collect(collect, w);

@@ -8,7 +8,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "common/breaker.h"
 #include "common/config.h"
 #include "common/httpd_mini.h"
 #include "common/metrics.h"
@@ -22,7 +21,6 @@ enum { WORKER_MAX_MODELS = 64, WORKER_MAX_SLOTS = 64, WORKER_ID_SIZE = 96 };
 typedef struct {
     const char *name; /* of the registry's model */
     pipeline_t *pipeline;
-    breaker_t breaker;
 } worker_model_t;
 
 /* A job slot: idle -> busy (claimed) -> idle. The owner thread changes it under worker_t.lock. */

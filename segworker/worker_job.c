@@ -11,7 +11,7 @@
 #include "segworker/pipeline/store.h"
 #include "segworker/worker_internal.h"
 
-enum { CLAIM_WAIT_MS = 1000, ERROR_PAUSE_MS = 1000, BREAKER_PAUSE_MS = 500, FAIL_TRIES = 6 };
+enum { CLAIM_WAIT_MS = 1000, ERROR_PAUSE_MS = 1000, FAIL_TRIES = 6 };
 
 typedef struct {
     worker_t *w;
@@ -96,15 +96,10 @@ static err_kind_t segment(run_context_t *x, worker_model_t *m, result_t *result,
     return rc;
 }
 
-/* Is this about the model's execution? What is wrong with an image, the disk or the database is not. */
-static void report_to_breaker(worker_model_t *m, err_kind_t rc) {
-    int64_t now = time_mono_ms();
-    if (rc == ERR_OK) {
-        breaker_end(&m->breaker, now, true);
-    } else if (rc == ERR_INTERNAL || rc == ERR_TIMEOUT || rc == ERR_NO_MEMORY) {
-        breaker_end(&m->breaker, now, false);
-    } else {
-        breaker_abandon(&m->breaker);
+/* Only what is about the model's execution counts: what is wrong with an image, the disk or the database does not. */
+static void report_to_breaker(worker_t *w, const queue_claim_t *c, err_kind_t rc) {
+    if (rc == ERR_OK || rc == ERR_INTERNAL || rc == ERR_TIMEOUT || rc == ERR_NO_MEMORY) {
+        queue_report_run(w->queue, c, rc == ERR_OK);
     }
 }
 
@@ -183,7 +178,7 @@ static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
     log_event(LOG_INFO, "job started", "jobId", c->id, "imageId", c->image_id, "model", c->model, NULL);
     observe_stage("queue", c->waited_s);
     err_kind_t rc = segment(&x, m, &result, &err);
-    report_to_breaker(m, rc);
+    report_to_breaker(w, c, rc);
     if (rc == ERR_OK) {
         rc = store(&x, &result, &err);
     }
@@ -202,22 +197,11 @@ static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
 
 /* ---- the loop ---- */
 
-/* Models whose breaker lets jobs through. */
-static int open_models(worker_t *w, const char **names) {
-    int n = 0;
-    for (int i = 0; i < w->nmodels; i++) {
-        if (breaker_allows(&w->models[i].breaker, time_mono_ms())) {
-            names[n++] = w->models[i].name;
-        }
-    }
-    return n;
-}
-
 static void serve_claim(worker_slot_t *slot, queue_claim_t *c) {
     worker_t *w = slot->w;
     slot_set(slot, c); /* from now on the heartbeat renews it */
     worker_model_t *m = worker_find_model(w, c->model);
-    if (w->stopping || !m || !breaker_begin(&m->breaker, time_mono_ms())) {
+    if (w->stopping || !m) {
         (void)tell_queue(w, c, NULL, true);
         count_outcome(c, "handed_back");
     } else {
@@ -231,17 +215,15 @@ void *worker_slot_run(void *arg) {
     worker_t *w = slot->w;
     bool complained = false;
     (void)pthread_once(&metrics_once, register_metrics);
+    const char *names[WORKER_MAX_MODELS];
+    for (int i = 0; i < w->nmodels; i++) {
+        names[i] = w->models[i].name;
+    }
     while (!w->stopping) {
-        const char *names[WORKER_MAX_MODELS];
-        int n = open_models(w, names);
-        if (n == 0) {
-            worker_sleep(w, BREAKER_PAUSE_MS);
-            continue;
-        }
         queue_claim_t claim;
         bool got = false;
         err_t err = {0};
-        if (queue_claim(w->queue, w->id, names, n, CLAIM_WAIT_MS, &claim, &got, &err) != ERR_OK) {
+        if (queue_claim(w->queue, w->id, names, w->nmodels, CLAIM_WAIT_MS, &claim, &got, &err) != ERR_OK) {
             if (!complained) { /* once for each absence */
                 log_error(LOG_WARN, "claim a job", &err);
             }

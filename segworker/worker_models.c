@@ -1,6 +1,6 @@
 /*
  * The worker's models: loaded and warmed up at the start, written to the table `models` so that the gateway knows what
- * can be asked for, each with its circuit breaker.
+ * can be asked for.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,8 +9,6 @@
 
 #include "common/log.h"
 #include "segworker/worker_internal.h"
-
-enum { BREAKER_MIN_CALLS = 5, BREAKER_WINDOW_MS = 60000, BREAKER_OPEN_MS = 30000 };
 
 static int threads_per_run(const config_t *cfg) {
     if (cfg->torch_threads > 0) {
@@ -37,11 +35,6 @@ err_kind_t worker_load_models(worker_t *w, err_t *err) {
                         w->registry.count, WORKER_MAX_MODELS);
     }
     pipeline_set_threads(threads_per_run(cfg));
-    const breaker_settings_t settings = {.enabled = cfg->breaker_enabled,
-                                         .threshold = cfg->breaker_threshold,
-                                         .min_calls = BREAKER_MIN_CALLS,
-                                         .window_ms = BREAKER_WINDOW_MS,
-                                         .open_ms = BREAKER_OPEN_MS};
     for (int i = 0; i < w->registry.count && !w->stopping; i++) {
         worker_model_t *m = &w->models[i];
         log_event(LOG_INFO, "loading model", "model", w->registry.models[i].name, NULL);
@@ -50,7 +43,6 @@ err_kind_t worker_load_models(worker_t *w, err_t *err) {
             return rc;
         }
         m->name = w->registry.models[i].name;
-        breaker_init(&m->breaker, &settings);
         (void)snprintf(w->device, sizeof w->device, "%s", pipeline_device(m->pipeline));
         w->nmodels = i + 1;
     }
@@ -94,6 +86,9 @@ err_kind_t worker_register_models(worker_t *w, err_t *err) {
             "description = $4, sha256 = $5, manifest = $6::jsonb, seen_at = now()",
             6, params, NULL, err);
         free(manifest);
+        if (rc == ERR_OK && !w->cfg->breaker_enabled) {
+            rc = breaker_forget(w->rds, s->name, err); /* what was open when the operator switched it off */
+        }
         if (rc != ERR_OK) {
             return rc;
         }
@@ -104,7 +99,6 @@ err_kind_t worker_register_models(worker_t *w, err_t *err) {
 void worker_free_models(worker_t *w) {
     for (int i = 0; i < w->nmodels; i++) {
         pipeline_free(w->models[i].pipeline);
-        breaker_destroy(&w->models[i].breaker);
     }
     w->nmodels = 0;
     models_free(&w->registry);

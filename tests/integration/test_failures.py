@@ -1,4 +1,5 @@
 """Things that break: workers killed in the middle, Redis or PostgreSQL away, restarts. Nothing is lost or doubled."""
+import shutil
 import signal
 import subprocess
 import time
@@ -6,7 +7,7 @@ import time
 import images
 import pytest
 from api import Client
-from harness import BUILD, wait_until
+from harness import BUILD, ROOT, wait_until
 
 BIG = images.png(images.nuclei(width=1600, height=1600, count=300, seed=4)[0])   # seconds of work
 SMALL = images.png(images.nuclei()[0])
@@ -185,6 +186,63 @@ def test_gateway_restart_keeps_everything(own_stack):
     start = time.monotonic()
     assert s.gateway.stop(signal.SIGTERM, timeout=25) == 0
     print(f"gateway stopped in {time.monotonic() - start:.1f} s")
+
+
+def test_open_breaker_keeps_jobs_and_a_probe_closes_it(own_stack):
+    """An open breaker is seen by the gateway and every worker; jobs wait, and one probe closes it."""
+    s = own_stack(workers=2)
+    c = Client(s).register()
+    p = c.project()
+    until = int(time.time() * 1000) + 6000
+    s.redis_cli("HSET", "sg:breaker:nuclei", "state", "open", "open_until", until, "opened", "1", "probe", "")
+
+    def breaker():
+        return next(b for b in c.get("/api/segmentation/queue/status").json["breaker"] if b["model"] == "nuclei")
+    jobs = [c.segment(c.upload(p, SMALL, f"{n}.png").json, model="nuclei")["jobId"] for n in range(4)]
+    assert breaker()["state"] == "open" and 0 < breaker()["retrySeconds"] <= 6
+    wait_until(lambda: [b["state"] for b in c.get("/api/health").json["breaker"] if b["model"] == "nuclei"] == ["open"], 5, "health")
+    assert c.get("/api/health").json["status"] == "degraded"
+    for port in (s.metrics_port, s.workers[0].metrics_port, s.workers[1].metrics_port):
+        assert s.metric(port, "spheroseg_breaker_state", model="nuclei") == 2
+    while time.time() * 1000 < until - 500:
+        assert {c.get(f"/api/segmentation/job/{j}").json["state"] for j in jobs} == {"queued"}
+        time.sleep(0.2)
+    for job in jobs:
+        assert c.wait_job(job, seconds=60)["state"] == "completed"
+    assert breaker()["state"] == "closed" and breaker()["opened"] == 1
+    assert_clean(s)
+
+
+def test_a_failing_model_opens_the_breaker_of_all_workers(own_stack):
+    """A model that fails each run: after some failures no worker takes its jobs; once it is repaired, all complete."""
+    s = own_stack(workers=0, start=False)
+    shutil.copytree(ROOT / "tests/chaos/models/test-broken", s.dir / "models/test-broken")
+    broken = s.dir / "models/test-broken/broken"
+    broken.touch()
+    s.env.update(MODELS_DIR=str(s.dir / "models"), JOB_MAX_ATTEMPTS="20")
+    s.worker_count = 2
+    s.start()
+    c = Client(s).register()
+    p = c.project()
+    jobs = [c.segment(c.upload(p, SMALL, f"{n}.png").json)["jobId"] for n in range(6)]
+
+    def breaker():
+        return c.get("/api/segmentation/queue/status").json["breaker"][0]
+    wait_until(lambda: breaker()["state"] == "open", 20, "the breaker opening")
+    assert breaker()["errorRate"] == 100 and breaker()["failures"] >= 5
+    time.sleep(1)                                     # what had begun has ended
+    attempts = s.sql("SELECT sum(attempt) FROM jobs")
+    time.sleep(2)
+    assert s.sql("SELECT sum(attempt) FROM jobs") == attempts and s.sql("SELECT count(*) FROM jobs WHERE state = 'active'") == [(0,)]
+    s.redis_cli("HSET", "sg:breaker:test-broken", "open_until", "0")         # as if its time had passed
+    wait_until(lambda: breaker()["opened"] == 2, 20, "a failed probe")
+    assert s.sql("SELECT sum(attempt) FROM jobs") == [(attempts[0][0] + 1,)]
+    broken.unlink()
+    s.redis_cli("HSET", "sg:breaker:test-broken", "open_until", "0")
+    for job in jobs:
+        assert c.wait_job(job, seconds=60)["state"] == "completed"
+    assert breaker()["state"] == "closed"
+    assert_clean(s)
 
 
 @pytest.mark.parametrize("when", ["queued", "active"])

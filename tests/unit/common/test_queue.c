@@ -425,8 +425,7 @@ static void test_status(void **state) {
     queue_claim_t c;
     assert_true(qf_claim("w1", &c));
     assert_int_equal(queue_renew(qf.q, "w1",
-                                 "{\"host\":\"h\",\"device\":\"cpu\",\"models\":[\"nuclei\"],\"slots\":2,\"active\":1,"
-                                 "\"breakers\":[{\"model\":\"nuclei\",\"state\":\"open\",\"errorRate\":75}]}",
+                                 "{\"host\":\"h\",\"device\":\"cpu\",\"models\":[\"nuclei\"],\"slots\":2,\"active\":1}",
                                  NULL, 0, NULL, NULL),
                      ERR_OK);
     queue_counts_t n;
@@ -438,7 +437,7 @@ static void test_status(void **state) {
     assert_non_null(strstr(json, "\"waiting\":2"));
     assert_non_null(strstr(json, "\"byPriority\":{\"5\":2}"));
     assert_non_null(strstr(json, "\"id\":\"w1\""));
-    assert_non_null(strstr(json, "\"breaker\":[{\"model\":\"nuclei\",\"state\":\"open\",\"errorRate\":75}]"));
+    assert_non_null(strstr(json, "\"breaker\":[{\"model\":\"nuclei\",\"state\":\"closed\","));
     free(json);
     queue_unregister(qf.q, "w1");
     assert_int_equal(qf_redis_int("HLEN", "sg:workers"), 0);
