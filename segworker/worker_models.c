@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/breaker.h"
 #include "common/log.h"
 #include "segworker/worker_internal.h"
 
