@@ -10,7 +10,8 @@
  * Abstractions, each of which allows at least what the real system does:
  *   - A claim's random token is the worker's number in the row (`own`). A worker holds one claim at a time and forgets the
  *     former one's token, so "the token in the row is mine" is `job[j].own == w`, as long as no two lives of a worker
- *     share a number. Hence what a process leaves behind when it dies is renamed to DEAD: a new life never matches it.
+ *     share a number. Hence what a process leaves behind when it dies is renamed to one of two numbers of the
+ *     dead: a new life never matches them.
  *   - A worker may learn of a cancellation, or of a lost lease, at any moment after it happened, or never.
  *   - A lease may run out at any moment, also one that is renewed in time. A job that is delayed may be due at any moment.
  *   - Any waiting job may be the next one.
@@ -73,9 +74,12 @@
 
 /* ---- Redis ---- */
 
-/* who holds a processing list: workers 1…W, sweepers W+1…W+S, everybody who died */
+/* who holds a processing list: workers 1…W, sweepers W+1…W+S, the first and the second process that died */
 #define SWEEPER(s) (W + 1 + (s))
 #define DEAD (W + S + 1)
+#if CRASHES > 2
+#error "there are numbers for two deaths"
+#endif
 #define BIT(who) (1 << ((who) - 1))
 
 /* sg:job:<id>: absent, of a waiting job, of an ended one (worker = ''), or held */
@@ -164,7 +168,7 @@ unsigned pauses : 2 = PAUSES;
 /* ---- properties that hold after each step ---- */
 
 #define PLACES(j) (job[j].waiting + (job[j].proc & 1) + ((job[j].proc >> 1) & 1) + ((job[j].proc >> 2) & 1) + \
-                   ((job[j].proc >> 3) & 1) + ((job[j].proc >> 4) & 1))
+                   ((job[j].proc >> 3) & 1) + ((job[j].proc >> 4) & 1) + ((job[j].proc >> 5) & 1))
 
 inline settle(j) {
     assert(job[j].commits <= 1);                                    /* I2: one visible result */
@@ -210,6 +214,13 @@ inline lua_renew(w, j) {
     job[j].lease = VALID;
     job[j].proc = job[j].proc | BIT(w)
 }
+
+/* progress.lua matters only where Redis forgot the job */
+#ifdef PROGRESS_CLAIMS
+inline lua_progress(w, j) {
+    job[j].hash = HELD(w)
+}
+#endif
 
 /* release.lua; front: 'front', else 'drop' */
 inline lua_release(w, j, front) {
@@ -260,7 +271,7 @@ inline lua_restore(j, w) {
 #define RECOVERABLE(j) (job[j].lease == EXPIRED || (job[j].lease == NOLEASE && IN_PROC_OF_HOLDER(j)))
 #endif
 /* the first of the processing lists it is in */
-#define FIRST(set) ((set) & 1 -> 1 : ((set) & 2 -> 2 : ((set) & 4 -> 3 : ((set) & 8 -> 4 : 5))))
+#define FIRST(set) ((set) & 1 -> 1 : ((set) & 2 -> 2 : ((set) & 4 -> 3 : ((set) & 8 -> 4 : ((set) & 16 -> 5 : 6)))))
 inline lua_recover(s, j, loser) {
     loser = (job[j].lost -> job[j].lost : (job[j].hash > GONE -> job[j].hash - 2 : (job[j].proc -> FIRST(job[j].proc) : 0)));
     job[j].proc = BIT(s);
@@ -297,25 +308,38 @@ inline sql_unmark(j) {
 
 /* ---- deaths ---- */
 
-/* What process `who` left behind belongs to nobody any more. */
+#define NAMED(who, j) (job[j].own == who || (job[j].proc & BIT(who)) || job[j].hash == HELD(who) || job[j].lost == who)
+#if J == 2
+#define NAMED_BY_JOBS(who) (NAMED(who, 0) || NAMED(who, 1))
+#else
+#define NAMED_BY_JOBS(who) NAMED(who, 0)
+#endif
+#if S == 2
+#define FREE(who) (!NAMED_BY_JOBS(who) && s_who[0] != who && s_who[1] != who)
+#else
+#define FREE(who) (!NAMED_BY_JOBS(who) && s_who[0] != who)
+#endif
+
+/* What process `gone` left behind belongs to nobody any more. */
 inline forget(gone) {
+    who = (FREE(DEAD) -> DEAD : DEAD + 1);
     k = 0;
     do
     :: k < J ->
         if
-        :: job[k].own == gone -> job[k].own = DEAD
+        :: job[k].own == gone -> job[k].own = who
         :: else
         fi;
         if
-        :: job[k].proc & BIT(gone) -> job[k].proc = (job[k].proc & (~BIT(gone))) | BIT(DEAD)
+        :: job[k].proc & BIT(gone) -> job[k].proc = (job[k].proc & (~BIT(gone))) | BIT(who)
         :: else
         fi;
         if
-        :: job[k].hash == HELD(gone) -> job[k].hash = HELD(DEAD)
+        :: job[k].hash == HELD(gone) -> job[k].hash = HELD(who)
         :: else
         fi;
         if
-        :: job[k].lost == gone -> job[k].lost = DEAD
+        :: job[k].lost == gone -> job[k].lost = who
         :: else
         fi;
         k++
@@ -325,7 +349,7 @@ inline forget(gone) {
     do
     :: k < S ->
         if
-        :: s_who[k] == gone -> s_who[k] = DEAD
+        :: s_who[k] == gone -> s_who[k] = who
         :: else
         fi;
         k++
@@ -509,6 +533,9 @@ end:
             settle(k)
        }
 
+#ifdef PROGRESS_CLAIMS
+    :: d_step { w_pc[w] == RUNNING && job[w_job[w]].hash == ABSENT -> k = w_job[w]; lua_progress(w, k); settle(k) }
+#endif
     /* release.lua drop; release.lua front */
     :: d_step { w_pc[w] == DROP -> k = w_job[w]; lua_release(w, k, false); RELEASED(w); settle(k) }
     :: d_step { w_pc[w] == FRONT -> k = w_job[w]; lua_release(w, k, true); RELEASED(w); settle(k) }
