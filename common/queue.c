@@ -100,7 +100,10 @@ err_kind_t queue_create(const config_t *cfg, pg_pool_t *pg, rds_pool_t *rds, que
         .audit_grace_ms = 2000,
         .restore_grace_ms = 2000,
         .housekeeping_ms = 600000,
-        .sweeper_lease_ms = 10000,
+        /* Both are short, because a sweeper that is killed or frozen at work delays recovery by their sum; one that is
+         * merely slow is overtaken by another, which is harmless. */
+        .sweeper_lease_ms = 3000,
+        .turn_ms = 2000,
     };
     q->breaker = (breaker_settings_t){
         .enabled = cfg->breaker_enabled,

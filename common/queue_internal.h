@@ -30,6 +30,7 @@ typedef struct {
     int64_t restore_grace_ms; /* rows claimed more recently are not checked for a lease */
     int64_t housekeeping_ms;  /* between two clean-ups of old rows */
     int64_t sweeper_lease_ms; /* how long a sweeper owns what it recovers */
+    int64_t turn_ms;          /* when a sweeper has not ended its turn by then, another may begin one */
 } queue_tuning_t;
 
 /* A claim that this process holds. */

@@ -229,7 +229,7 @@ static err_kind_t clean_if_due(queue_t *q, pg_conn_t *conn, err_t *err) {
 err_kind_t queue_sweep(queue_t *q, err_t *err) {
     (void)pthread_once(&metrics_once, register_metrics);
     bool mine = false;
-    err_kind_t rc = set_if_absent(q, "sg:sweep", q->tune.sweeper_lease_ms, &mine, err);
+    err_kind_t rc = set_if_absent(q, "sg:sweep", q->tune.turn_ms, &mine, err);
     if (rc != ERR_OK || !mine) {
         return rc;
     }

@@ -114,6 +114,32 @@ static void test_a_sweeper_that_dies_loses_nothing(void **state) {
     assert_int_equal(qf_redis_int("SCARD", "sg:procs"), 0);
 }
 
+/* The promise is that a lost job is claimed again within its lease and 5 s, also when its sweeper is killed at work. */
+static void test_a_sweeper_that_dies_delays_others_for_less_than_five_seconds(void **state) {
+    (void)state;
+    qf_reset();
+    char id[JOB_ID_LEN], lease[24], turn[24];
+    qf_job(0, "nuclei", 5, id);
+    (void)qf_enqueue(id);
+    queue_claim_t c;
+    assert_true(qf_claim("w1", &c));
+    qf_expire_leases();
+    /* with the settings of production: it began its turn, took the job over, and died */
+    (void)snprintf(lease, sizeof lease, "%lld", (long long)qf.q->tune.sweeper_lease_ms);
+    (void)snprintf(turn, sizeof turn, "%lld", (long long)qf.q->tune.turn_ms);
+    const char *begin[] = {"SET", "sg:sweep", "sweeper-dead", "NX", "PX", turn};
+    const char *take[] = {"sg:lease", "sg:procs", "sg:workers", "sweeper-dead", lease, "100", "60000"};
+    assert_int_equal(rds_run(qf.rds, 6, begin, NULL, NULL), ERR_OK);
+    assert_int_equal(queue_eval(qf.q, &qf.q->lua.recover, 3, 7, take, NULL, NULL), ERR_OK);
+    int64_t before = time_mono_ms();
+    do {
+        assert_in_range(time_mono_ms() - before, 0, 4500);
+        time_sleep_ms(50);
+        qf_sweep(qf.other);
+    } while (qf_sql_int("SELECT count(*) FROM jobs WHERE state = 'active'") > 0);
+    qf_assert_waits_again(id, 1);
+}
+
 static void test_a_crash_counts_as_an_attempt(void **state) {
     (void)state;
     qf_reset();
@@ -349,6 +375,7 @@ int main(void) {
         cmocka_unit_test(test_processing_lists_are_read_without_the_lease_index),
         cmocka_unit_test(test_a_claim_that_never_reached_the_row_counts_no_attempt),
         cmocka_unit_test(test_a_sweeper_that_dies_loses_nothing),
+        cmocka_unit_test(test_a_sweeper_that_dies_delays_others_for_less_than_five_seconds),
         cmocka_unit_test(test_a_crash_counts_as_an_attempt),
         cmocka_unit_test(test_a_flush_in_the_middle),
         cmocka_unit_test(test_a_lost_list_is_noticed),
