@@ -2,7 +2,7 @@
 """Runs the suites one after the other and adds up what they say.
 
 usage: tests/run_all.py [--build DIR] [--sanitized DIR] [SUITE…]
-Suites: unit, unit-sanitized, scripts, ui, integration, integration-sanitized, e2e (all of them when none is named).
+Suites: unit, unit-sanitized, scripts, ui, integration, integration-sanitized, chaos, e2e (all of them when none is named).
 Ends with a table and one line "N passed, N failed, N skipped"; the exit status is 0 only when nothing failed.
 A suite that runs no test, or whose program ends badly without naming a failed test, counts as failed.
 """
@@ -151,6 +151,7 @@ def main():
         # The daemons under ASan and UBSan: any finding ends the process, which fails the test that caused it.
         "integration-sanitized": lambda: pytest(a.sanitized, "tests/integration", "-k",
                                                 "auth or bad_input or security or websocket or contract"),
+        "chaos": lambda: pytest(a.build, "tests/chaos", "-s"),
         "e2e": lambda: e2e(a.build),
     }
     total, rows = Result(), []

@@ -86,3 +86,11 @@ bench-submit: bench-programs
 ## make bench-websocket  events to many WebSockets
 bench-websocket: bench-programs
 	$(BENCH_ENV) $(PYTHON) tests/bench/websocket/bench_websocket.py $(BENCH_ARGS)
+
+# Chaos: real daemons, killed and cut off from each other at random. tests/chaos/chaos.py --help.
+CHAOS_SECONDS ?= 600
+.PHONY: chaos
+## make chaos          kills, cuts, freezes and flushes for CHAOS_SECONDS (600); CHAOS_SEED repeats a choice
+chaos: all
+	SPHEROSEG_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/chaos/chaos.py --seconds $(CHAOS_SECONDS) --real \
+	  $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))

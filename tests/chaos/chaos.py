@@ -19,7 +19,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 from stack import LEASE, ROOT, ChaosStack  # noqa: E402
-from faults import Faults  # noqa: E402
+from faults import SHARED, Faults  # noqa: E402
 from load import Load, Person, picture  # noqa: E402
 import images  # noqa: E402
 import verify  # noqa: E402
@@ -35,7 +35,11 @@ class Report:
         self.jobs = self.kills = 0
 
     def row(self, name, value):
-        self.lines.append(f"  {name:<34} {value}")
+        self.lines.append(f"  {name:<46} {value}")
+
+    def times(self, name, values):
+        self.row(name, f"{len(values)} jobs: p50 {verify.percentile(values, .5):.2f} s, p99 {verify.percentile(values, .99):.2f} s, "
+                       f"most {max(values):.2f} s" if values else "none")
 
     def text(self):
         return "\n".join(["", "chaos", *self.lines, *(f"  PROBLEM: {p}" for p in self.problems)])
@@ -78,7 +82,7 @@ def break_things(stack, load, faults, seconds, jobs, kills, say):
             pass  # PostgreSQL is being restarted
         if passed > 3 * seconds or (passed > seconds and done >= jobs and faults.kill_count >= kills):
             return passed
-        faults.strike()
+        faults.strike(only_kills=passed < seconds / 4)
         faults.look_for_the_dead()
         if time.monotonic() - last > 15:
             last = time.monotonic()
@@ -96,7 +100,7 @@ def judge(report, stack, load, faults, settled, left):
     report.jobs, lost = verify.check_accepted(stack, ledger)
     report.kills = faults.kill_count
     wrong = verify.check_rows(stack, ledger)
-    calm, disturbed, noticed = verify.recoveries(stack, faults.kills, faults.spans)
+    alone, during, slowest = verify.recoveries(stack, faults.kills, faults.spans, SHARED)
     states = dict(stack.sql("SELECT state, count(*) FROM jobs GROUP BY 1"))
     reasons = stack.sql("SELECT error_code, count(*) FROM jobs WHERE state = 'failed' GROUP BY 1 ORDER BY 2 DESC")
     doubled = stack.sql("SELECT count(*) FROM (SELECT job FROM chaos_history WHERE after = 'completed' GROUP BY job HAVING count(*) > 1) x")[0][0]
@@ -111,14 +115,17 @@ def judge(report, stack, load, faults, settled, left):
     report.row("lost", len(lost))
     report.row("doubled", doubled)
     report.row("settled after", f"{settled:.1f} s (at most {SETTLE})")
-    for name, values in (("kill -> next claim, undisturbed", calm), ("kill -> next claim, during others", disturbed), ("kill -> noticed", noticed)):
-        report.row(name, f"{len(values)} jobs: p50 {verify.percentile(values, .5):.2f} s, p99 {verify.percentile(values, .99):.2f} s, "
-                         f"most {max(values, default=0):.2f} s" if values else "none")
+    for name, pairs in (("", alone), (", servers away meanwhile", during)):
+        report.times(f"kill -> in line again{name}", [again for again, _ in pairs])
+        report.times(f"kill -> next claim{name}", [claimed for _, claimed in pairs])
+    for words in slowest:
+        report.row("  slow", words)
     report.row("requests", ", ".join(f"{k} {n}" for k, n in sorted(ledger.counts.items())))
     report.problems += [f"lost: {j}" for j in lost[:5]] + left + wrong + faults.findings
     report.problems += [f"unexpected answer: {s}" for s in ledger.surprises[:8]] + [f"a person gave up: {e}" for e in ledger.errors[:8]]
-    if verify.percentile(calm, .99) > LEASE + SLACK:
-        report.problems.append(f"recovery p99 is {verify.percentile(calm, .99):.2f} s, more than {LEASE + SLACK:.0f} s")
+    p99 = verify.percentile([claimed for _, claimed in alone], .99)
+    if p99 > LEASE + SLACK:
+        report.problems.append(f"recovery p99 is {p99:.2f} s, more than {LEASE + SLACK:.0f} s")
 
 
 def judge_memory(report, memory, stack):

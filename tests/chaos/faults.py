@@ -196,8 +196,9 @@ class Faults:
 
     # ---- all of them ----
 
-    def strike(self):
-        kind = self.random.choices(list(self.weights), list(self.weights.values()))[0]
+    def strike(self, only_kills=False):
+        weights = {k: w for k, w in self.weights.items() if k.startswith("kill") or not only_kills}
+        kind = self.random.choices(list(weights), list(weights.values()))[0]
         if getattr(self, kind)():
             self.counts[kind] += 1
 

@@ -87,29 +87,36 @@ def check_accepted(stack, ledger):
     return len(there) + len(gone), lost
 
 
-def recoveries(stack, kills, spans):
-    """For each job that a killed worker held: s from the kill to the end of that claim, and to the next claim (or its end
-    as failed or cancelled). Those during an outage or while anything was cut, frozen or flushed stand apart."""
+def recoveries(stack, kills, spans, shared):
+    """For each job that a killed worker held: s from the kill until it waited in line again, and until its next claim (or
+    its end as failed or cancelled). Returns (alone, during, details), the first two lists of such pairs: those during or
+    just after an outage of what all share, PostgreSQL or Redis, stand apart, for then nobody can recover anything.
+    details: words about the slowest."""
     history = collections.defaultdict(list)
-    for job, at, after, worker, error in stack.sql(
-            "SELECT job::text, extract(epoch FROM at)::float8, after, worker, error FROM chaos_history ORDER BY n"):
-        history[job].append((at, after, worker, error))
-    calm, disturbed, noticed = [], [], []
+    for job, at, after, worker in stack.sql(
+            "SELECT job::text, extract(epoch FROM at)::float8, after, worker FROM chaos_history ORDER BY n"):
+        history[job].append((at, after, worker))
+    found = []
     for at, worker in kills:
-        for steps in history.values():
+        for job, steps in history.items():
             before = [s for s in steps if s[0] <= at]
             later = [s for s in steps if s[0] > at]
-            if not before or before[-1][1] != "active" or before[-1][2] != worker or not later:
+            if not before or before[-1][1:] != ("active", worker) or not later:
                 continue
             if later[0][1] is None or (later[0][1] == "completed" and later[0][0] < at + 1):
                 continue  # deleted with its image; committed just before the kill
             end = next((s[0] for s in later if s[1] in ("active", *ENDED)), None)
-            if end is None:
-                continue
-            noticed.append(later[0][0] - at)
-            overlapped = any(begin < end and (over or end) > at - LEASE for _, _, begin, over in spans)
-            (disturbed if overlapped else calm).append(end - at)
-    return calm, disturbed, noticed
+            again = next((s[0] for s in later if s[1] in ("queued", "active", *ENDED)), None)
+            if end is not None:
+                meanwhile = [s for s in spans if s[2] < end and (s[3] or end) > at - (LEASE if s[0] in shared else 0)]
+                found.append((end - at, again - at, job, worker, meanwhile, at))
+    found.sort(key=lambda f: -f[0])
+    alone = [(f[1], f[0]) for f in found if not any(s[0] in shared for s in f[4])]
+    during = [(f[1], f[0]) for f in found if any(s[0] in shared for s in f[4])]
+    details = [f"{total:.2f} s, in line again after {again:.2f} s: {job} of {worker}, during "
+               + (", ".join(f"{kind} {target} {begin - at:+.1f}..{(over or 0) - at:+.1f}" for kind, target, begin, over in spans) or "nothing")
+               for total, again, job, worker, spans, at in found[:4]]
+    return alone, during, details
 
 
 def percentile(values, share):
