@@ -45,6 +45,7 @@ CFG_INT(db_pool_max, "DB_POOL_MAX", 20, 1, 1000, CONFIG_BOTH, "connections")
 CFG_INT(db_pool_idle_ms, "DB_POOL_IDLE_TIMEOUT", 30000, 100, 86400000, CONFIG_BOTH, "ms after which an idle connection is closed")
 CFG_INT(db_acquire_ms, "DB_POOL_ACQUIRE_TIMEOUT", 5000, 10, 600000, CONFIG_BOTH, "ms to wait for a free connection (503 after)")
 CFG_INT(db_max_uses, "DB_POOL_MAX_USES", 10000, 1, 100000000, CONFIG_BOTH, "uses after which a connection is replaced")
+CFG_BOOL(db_prepare, "DB_PREPARED_STATEMENTS", true, CONFIG_BOTH, "prepare repeated statements; false behind a pooler that shares sessions")
 CFG_INT(db_slow_ms, "DB_SLOW_QUERY", 500, 1, 600000, CONFIG_BOTH, "ms from which a query is logged and counted as slow")
 CFG_INT(db_statement_ms, "DB_STATEMENT_TIMEOUT", 30000, 100, 3600000, CONFIG_BOTH, "ms after which the server ends a statement")
 

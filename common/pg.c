@@ -16,6 +16,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "pg_internal.h"
+#include "pg_statements.h"
 #include "pool.h"
 #include "timeutil.h"
 
@@ -25,6 +26,7 @@ struct pg_pool {
     pool_t *pool;
     pg_target_t target;
     int64_t acquire_ms, max_uses, slow_ms, statement_ms;
+    bool prepare;
     _Atomic uint64_t slow_total, errors_total, recycled_total;
 };
 
@@ -33,6 +35,7 @@ struct pg_conn {
     PGconn *raw;
     int64_t uses;
     bool broken; /* its protocol state is unknown: close at release */
+    pg_statements_t statements;
 };
 
 /* ---- metrics ---- */
@@ -76,6 +79,7 @@ static void count_error(pg_pool_t *p, const PGresult *res) {
 static void close_conn(void *item) {
     pg_conn_t *c = item;
     PQfinish(c->raw);
+    pg_statements_free(&c->statements);
     free(c);
 }
 
@@ -95,6 +99,7 @@ err_kind_t pg_pool_create(const config_t *cfg, const char *application_name, pg_
     p->max_uses = cfg->db_max_uses;
     p->slow_ms = cfg->db_slow_ms;
     p->statement_ms = cfg->db_statement_ms;
+    p->prepare = cfg->db_prepare;
     p->pool = pool_create((int)cfg->db_pool_max, cfg->db_pool_idle_ms, close_conn);
     if (!p->pool) {
         pg_target_free(&p->target);
@@ -325,6 +330,57 @@ static bool is_success(const PGresult *res) {
     }
 }
 
+typedef struct {
+    const char *sql;
+    int count;
+    const char *const *params;
+    const int *lengths, *formats;
+} query_t;
+
+/* The prepared statement is gone or does not fit the tables any more (a migration, a pooler in between). Nothing was
+ * changed; outside of a transaction the same can be sent as text. */
+static bool is_stale_plan(const PGresult *res) {
+    const char *state = res ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;
+    return state && (strcmp(state, "26000") == 0 || strcmp(state, "0A000") == 0 || strncmp(state, "42", 2) == 0);
+}
+
+static PGresult *send_text(pg_conn_t *c, const query_t *q, int64_t deadline) {
+    return PQsendQueryParams(c->raw, q->sql, q->count, NULL, q->params, q->lengths, q->formats, 0)
+               ? collect_result(c, deadline)
+               : NULL;
+}
+
+/* Sends the query, prepared where that pays. The result may be an error or NULL. */
+static PGresult *send_query(pg_conn_t *c, const query_t *q, int64_t deadline) {
+    const int number = c->owner->prepare && q->count > 0 ? pg_statements_find(&c->statements, q->sql) : -1;
+    if (number < 0) {
+        return send_text(c, q, deadline);
+    }
+    pg_statement_t *known = &c->statements.items[number];
+    char name[PG_STATEMENT_NAME];
+    pg_statements_name(number, name);
+    const bool in_transaction = PQtransactionStatus(c->raw) != PQTRANS_IDLE;
+    if (!known->prepared) {
+        PGresult *res = PQsendPrepare(c->raw, name, q->sql, q->count, NULL) ? collect_result(c, deadline) : NULL;
+        if (c->broken || PQresultStatus(res) != PGRES_COMMAND_OK) {
+            return res; /* what is wrong with the text is the statement's own error */
+        }
+        PQclear(res);
+        known->prepared = true;
+    }
+    PGresult *res = PQsendQueryPrepared(c->raw, name, q->count, q->params, q->lengths, q->formats, 0)
+                        ? collect_result(c, deadline)
+                        : NULL;
+    if (!c->broken && is_stale_plan(res)) {
+        known->refused = true;
+        if (!in_transaction) {
+            PQclear(res);
+            return send_text(c, q, deadline);
+        }
+    }
+    return res;
+}
+
 err_kind_t pg_exec_mixed(pg_conn_t *c, const char *sql, int nparams, const char *const *params, const int *lengths,
                          const int *formats, PGresult **res, err_t *err) {
     if (res) {
@@ -336,10 +392,8 @@ err_kind_t pg_exec_mixed(pg_conn_t *c, const char *sql, int nparams, const char 
                        "The connection to the database broke. Try again in a moment.", "used after it broke");
     }
     int64_t began = time_mono_us();
-    PGresult *got = NULL;
-    if (PQsendQueryParams(c->raw, sql, nparams, NULL, params, lengths, formats, 0)) {
-        got = collect_result(c, time_mono_ms() + p->statement_ms + ANSWER_GRACE_MS);
-    }
+    const query_t query = {sql, nparams, params, lengths, formats};
+    PGresult *got = send_query(c, &query, time_mono_ms() + p->statement_ms + ANSWER_GRACE_MS);
     int64_t us = time_mono_us() - began;
     metrics_observe(m_seconds, NULL, (double)us / 1e6);
     bool ok = got && !c->broken && is_success(got);

@@ -27,6 +27,8 @@ static const rule_t rules[] = {
     {"40", ERR_UNAVAILABLE, "database_busy", "Two changes collided. Try again."},
     {"55P03", ERR_UNAVAILABLE, "database_busy", "Two changes collided. Try again."},
     {"53", ERR_UNAVAILABLE, "database_unavailable", "The database is out of resources. Try again later."},
+    {"26000", ERR_UNAVAILABLE, "database_busy", "The database was changed just now. Try again."},
+    {"0A000", ERR_UNAVAILABLE, "database_busy", "The database was changed just now. Try again."},
     {"25006", ERR_UNAVAILABLE, "database_unavailable",
      "The database is read-only at the moment. Try again in a moment."},
 };

@@ -43,6 +43,13 @@ void queue_destroy(queue_t *q);
 /* Call after the row is committed with state 'queued'. Redis away: returns ERR_OK, the sweeper enqueues it later (I1).
  * *position: jobs that will run before it, 0-based; -1 when unknown. */
 ERR_MUST err_kind_t queue_enqueue(queue_t *q, const char *job_id, const char *model, int priority, int *position, err_t *err);
+/* The same for a row that was just inserted with enqueued_at = now(): nothing has to be read or marked. Never fails: what
+ * Redis does not take becomes part of the outbox. */
+typedef struct {
+    const char *id, *project_id, *image_id, *user_id, *model;
+    int priority;
+} queue_inserted_t;
+void queue_enqueue_inserted(queue_t *q, const queue_inserted_t *job, int *position);
 /* Enqueues every job of a committed batch (rows with enqueued_at IS NULL), in pages. */
 ERR_MUST err_kind_t queue_enqueue_batch(queue_t *q, const char *batch_id, int *count, err_t *err);
 /* Cancels in any state (I8). ERR_CONFLICT "job_finished" when it already ended. *state is the state after the call. */

@@ -19,6 +19,10 @@
     "AND images.latest_job_id IS DISTINCT FROM j.id) "                                                                 \
     "SELECT " QUEUE_PUSH_COLUMNS " FROM j ORDER BY j.created_at, j.id"
 
+/* A condition that is true and lets this transaction's commit return before it is on the disk. For the mark alone: the
+ * job itself is committed already, and a mark that a crash of the server loses makes the sweeper push it once more. */
+#define NO_FLUSH "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'"
+
 static queue_event_t row_event(const PGresult *rows, int i) {
     return (queue_event_t){
         .project_id = pg_get(rows, i, "project_id"),
@@ -32,7 +36,16 @@ static queue_event_t row_event(const PGresult *rows, int i) {
     };
 }
 
-/* Rows that did not reach Redis become part of the outbox again. */
+/* Jobs that did not reach Redis become part of the outbox again. uuid_array: '{…}' */
+static void unmark_ids(queue_t *q, const char *uuid_array) {
+    const char *params[] = {uuid_array};
+    err_t err;
+    if (pg_query(q->pg, "UPDATE jobs SET enqueued_at = NULL WHERE id = ANY($1::uuid[]) AND state = 'queued'", 1, params,
+                 NULL, &err) != ERR_OK) {
+        log_error(LOG_WARN, "put jobs back into the outbox", &err);
+    }
+}
+
 static void unmark(queue_t *q, const PGresult *rows, int from) {
     buf_t ids;
     buf_init(&ids, (size_t)(PQntuples(rows) + 1) * 40);
@@ -40,13 +53,8 @@ static void unmark(queue_t *q, const PGresult *rows, int from) {
         buf_printf(&ids, "%s%s", i == from ? "{" : ",", pg_get(rows, i, "id"));
     }
     buf_puts(&ids, "}");
-    err_t err;
     if (!ids.failed) {
-        const char *params[] = {ids.data};
-        if (pg_query(q->pg, "UPDATE jobs SET enqueued_at = NULL WHERE id = ANY($1::uuid[]) AND state = 'queued'", 1,
-                     params, NULL, &err) != ERR_OK) {
-            log_error(LOG_WARN, "put jobs back into the outbox", &err);
-        }
+        unmark_ids(q, ids.data);
     }
     buf_free(&ids);
 }
@@ -116,6 +124,53 @@ static int ask_position(queue_t *q, const char *job_id) {
     return position;
 }
 
+/* Pushes one job and asks for its position in the same round trip. */
+static err_kind_t push_and_ask(queue_t *q, const queue_inserted_t *job, int *position, err_t *err) {
+    char key[64], priority[8];
+    (void)snprintf(key, sizeof key, "sg:job:%s", job->id);
+    (void)snprintf(priority, sizeof priority, "%d", job->priority);
+    const char *push[] = {"sg:lease", "back", job->id, job->model, priority, job->user_id};
+    const char *ask[] = {key, job->id};
+    rds_call_t calls[] = {{.script = &q->lua.enqueue, .nkeys = 1, .argc = 6, .argv = push},
+                          {.script = &q->lua.position, .nkeys = 1, .argc = 2, .argv = ask}};
+    rds_conn_t *conn = NULL;
+    err_kind_t rc = rds_acquire(q->rds, &conn, err);
+    if (rc != ERR_OK) {
+        return rc;
+    }
+    rc = rds_eval_many(conn, calls, 2, err);
+    rds_release(conn);
+    if (rc == ERR_OK) {
+        *position = calls[1].reply->type == REDIS_REPLY_INTEGER ? (int)calls[1].reply->integer : -1;
+        freeReplyObject(calls[0].reply);
+        freeReplyObject(calls[1].reply);
+    }
+    return rc;
+}
+
+void queue_enqueue_inserted(queue_t *q, const queue_inserted_t *job, int *position) {
+    err_t why;
+    queue_event_t e = {.project_id = job->project_id,
+                       .image_id = job->image_id,
+                       .job_id = job->id,
+                       .seq = 1,
+                       .state = JOB_QUEUED,
+                       .position = -1,
+                       .object_count = -1};
+    if (push_and_ask(q, job, &e.position, &why) == ERR_OK) {
+        queue_event_publish(q, &e);
+    } else {
+        char ids[JOB_ID_LEN + 2];
+        log_event(LOG_WARN, "enqueue: Redis is away, the sweeper will do it", "jobId", job->id, "detail", why.detail,
+                  NULL);
+        (void)snprintf(ids, sizeof ids, "{%s}", job->id);
+        unmark_ids(q, ids);
+    }
+    if (position) {
+        *position = e.position;
+    }
+}
+
 err_kind_t queue_enqueue(queue_t *q, const char *job_id, const char *model, int priority, int *position, err_t *err) {
     (void)model;    /* the row is the truth; the parameters are part of the contract so that a later back end may */
     (void)priority; /* push without reading it */
@@ -126,7 +181,7 @@ err_kind_t queue_enqueue(queue_t *q, const char *job_id, const char *model, int 
     const char *params[] = {job_id};
     PGresult *rows = NULL;
     err_t why;
-    if (pg_query(q->pg, MARK_PUSHED("id = $1 AND state = 'queued'"), 1, params, &rows, &why) != ERR_OK) {
+    if (pg_query(q->pg, MARK_PUSHED("id = $1 AND state = 'queued' AND " NO_FLUSH), 1, params, &rows, &why) != ERR_OK) {
         log_error(LOG_WARN, "enqueue: the sweeper will do it", &why);
         return ERR_OK;
     }

@@ -429,3 +429,84 @@ err_kind_t rds_eval(rds_conn_t *c, const rds_script_t *s, int nkeys, int argc, c
     free(all);
     return kind == ERR_OK ? finish(got, s->name, reply, err) : kind;
 }
+
+static bool append_call(redisContext *ctx, const rds_call_t *call) {
+    const char *all[RDS_CALL_ARGS + 3];
+    char count[16];
+    (void)snprintf(count, sizeof count, "%d", call->nkeys);
+    all[0] = "EVALSHA";
+    all[1] = call->script->sha;
+    all[2] = count;
+    for (int i = 0; i < call->argc; i++) {
+        all[3 + i] = call->argv[i];
+    }
+    return redisAppendCommandArgv(ctx, call->argc + 3, all, NULL) == REDIS_OK;
+}
+
+static bool is_noscript(const redisReply *r) {
+    return r->type == REDIS_REPLY_ERROR && strncmp(r->str, "NOSCRIPT", 8) == 0;
+}
+
+static void drop_replies(rds_call_t *calls, int from, int n) {
+    for (int i = from; i < n; i++) {
+        if (calls[i].reply) {
+            freeReplyObject(calls[i].reply);
+            calls[i].reply = NULL;
+        }
+    }
+}
+
+/* Sends all and reads as many replies; what does not come back leaves the connection broken. */
+static err_kind_t exchange_calls(rds_conn_t *c, rds_call_t *calls, int n, err_t *err) {
+    int64_t began = time_mono_us();
+    bool ok = !c->broken && c->ctx->err == 0;
+    for (int i = 0; ok && i < n; i++) {
+        ok = append_call(c->ctx, &calls[i]);
+    }
+    for (int i = 0; ok && i < n; i++) {
+        void *reply = NULL;
+        ok = redisGetReply(c->ctx, &reply) == REDIS_OK;
+        calls[i].reply = reply;
+    }
+    if (c->pooled) {
+        metrics_observe(m_seconds, NULL, (double)(time_mono_us() - began) / 1e6);
+    }
+    if (!ok) {
+        c->broken = true;
+        drop_replies(calls, 0, n);
+        return unavailable(err, c->owner->where, c->ctx->err ? c->ctx->errstr : "no answer to a pipeline");
+    }
+    metrics_set(m_up, NULL, 1);
+    return ERR_OK;
+}
+
+err_kind_t rds_eval_many(rds_conn_t *c, rds_call_t *calls, int n, err_t *err) {
+    for (int i = 0; i < n; i++) {
+        calls[i].reply = NULL;
+        if (n > RDS_CALLS || calls[i].argc > RDS_CALL_ARGS || calls[i].nkeys > calls[i].argc) {
+            return err_set(err, ERR_INTERNAL, "redis_error", "The job queue reported an error.", "%s: %d arguments",
+                           calls[i].script->name, calls[i].argc);
+        }
+    }
+    err_kind_t kind = exchange_calls(c, calls, n, err);
+    int first = 0;
+    while (kind == ERR_OK && first < n && !is_noscript(calls[first].reply)) {
+        first++;
+    }
+    if (kind == ERR_OK) {
+        drop_replies(calls, first, n);
+    }
+    for (int i = first; kind == ERR_OK && i < n; i++) {
+        kind = rds_eval(c, calls[i].script, calls[i].nkeys, calls[i].argc, calls[i].argv, &calls[i].reply, err);
+    }
+    for (int i = 0; kind == ERR_OK && i < first; i++) {
+        if (calls[i].reply->type == REDIS_REPLY_ERROR) {
+            kind = finish(calls[i].reply, calls[i].script->name, NULL, err);
+            calls[i].reply = NULL;
+        }
+    }
+    if (kind != ERR_OK) {
+        drop_replies(calls, 0, n);
+    }
+    return kind;
+}

@@ -51,4 +51,17 @@ void rds_script_init(rds_script_t *s, const char *name, const char *source);
 ERR_MUST err_kind_t rds_eval(rds_conn_t *conn, const rds_script_t *s, int nkeys, int argc, const char *const *argv,
                              redisReply **reply, err_t *err);
 
+/* One script call of a pipeline. */
+typedef struct {
+    const rds_script_t *script;
+    int nkeys, argc;           /* argc counts the keys, too; at most RDS_CALL_ARGS */
+    const char *const *argv;
+    redisReply *reply;         /* out; freed by the caller with freeReplyObject */
+} rds_call_t;
+enum { RDS_CALL_ARGS = 32, RDS_CALLS = 8 };
+
+/* Runs up to RDS_CALLS scripts in order in one round trip. On an error the replies that came are NULL again. Each script
+ * must bear being run twice: after NOSCRIPT the first that is unknown and all behind it are sent again. */
+ERR_MUST err_kind_t rds_eval_many(rds_conn_t *conn, rds_call_t *calls, int n, err_t *err);
+
 #endif

@@ -16,7 +16,15 @@ static err_kind_t accept_one(http_request_t *req, const submit_request_t *sr, su
     gateway_t *gw = req->gw;
     PGresult *res = NULL;
     pg_conn_t *conn = NULL;
+    bool done = false;
     err_kind_t kind = pg_acquire(gw->pg, &conn, err);
+    if (kind == ERR_OK) {
+        kind = submit_image_fast(gw, conn, req->user.id, req->params[0], sr, job, &done, err);
+        if (kind != ERR_OK || done) {
+            pg_release(conn);
+            return kind;
+        }
+    }
     if (kind == ERR_OK) {
         kind =
             pg_exec(conn,

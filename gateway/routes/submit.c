@@ -6,13 +6,11 @@
 #include "submit.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "common/log.h"
-#include "common/timeutil.h"
 #include "route_util.h"
+#include "submit_bounds.h"
 
 /* The model of an image that names none: the project's, else of those registered the one whose name occurs in the
  * image's name, else in the project's title, else the first. i, p: the image and its project. */
@@ -22,7 +20,7 @@
 
 #define ON_CONFLICT " ON CONFLICT (image_id) WHERE state IN ('queued', 'active', 'delayed') DO NOTHING "
 
-enum { BATCH_MAX = 10000, TOTAL_TTL_MS = 1000, NEAR_BOUND = 100 };
+enum { BATCH_MAX = 10000 };
 
 void submit_defaults(submit_request_t *sr) {
     *sr = (submit_request_t){.priority = 5, .model = NULL, .threshold = NAN, .detect_holes = -1};
@@ -47,34 +45,24 @@ err_kind_t submit_parse(const cJSON *body, submit_request_t *sr, err_t *err) {
     return kind;
 }
 
-/* Unfinished jobs of everybody, for the bound `max`. Far below the bound a count of up to a second ago will do; in the
- * last tenth below it (which is all there is of a small bound) it is counted each time. */
-static err_kind_t count_total(pg_conn_t *conn, int64_t max, int wanted, int64_t *total, err_t *err) {
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    static int64_t cached, counted_at;
-    const int64_t now = time_mono_ms();
-    pthread_mutex_lock(&lock);
-    const bool far = cached + wanted < max - max / 10 - NEAR_BOUND;
-    const bool fresh = far && counted_at != 0 && now - counted_at < TOTAL_TTL_MS;
-    if (!fresh) {
-        counted_at = now; /* others go on with the old number while this thread counts */
-    }
-    *total = cached;
-    pthread_mutex_unlock(&lock);
-    if (fresh) {
+/* Is there room for `wanted` more jobs of everybody? */
+static err_kind_t check_total(gateway_t *gw, pg_conn_t *conn, int wanted, err_t *err) {
+    const int64_t max = gw->cfg->max_queued_total;
+    if (submit_bounds_far(NULL, max, wanted)) {
         return ERR_OK;
     }
     PGresult *res = NULL;
     err_kind_t kind = pg_exec(conn, "SELECT count(*) AS n FROM jobs WHERE state IN ('queued', 'active', 'delayed')", 0,
                               NULL, &res, err);
-    if (kind == ERR_OK) {
-        *total = pg_get_int(res, 0, "n", 0);
-        pthread_mutex_lock(&lock);
-        cached = *total;
-        pthread_mutex_unlock(&lock);
+    if (kind != ERR_OK) {
+        return kind;
     }
+    const int64_t total = pg_get_int(res, 0, "n", 0);
     PQclear(res);
-    return kind;
+    submit_bounds_note(NULL, total);
+    return total + wanted > max
+               ? err_set(err, ERR_UNAVAILABLE, "queue_full", "The queue is full. Please try again in a minute.", NULL)
+               : ERR_OK;
 }
 
 err_kind_t submit_check(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *project_id,
@@ -87,14 +75,18 @@ err_kind_t submit_check(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
         "offered, "
         "(SELECT count(*) FROM (SELECT 1 FROM jobs WHERE user_id = $1 AND state IN ('queued', 'active', 'delayed') "
         "LIMIT $4::bigint) q) AS mine FROM projects p WHERE p.id = $2 AND p.owner_id = $1";
-    char limit[24];
-    snprintf(limit, sizeof limit, "%lld", (long long)gw->cfg->max_queued_per_user + 1);
+    const int64_t bound = gw->cfg->max_queued_per_user;
+    const bool far = submit_bounds_far(user_id, bound, wanted);
+    char limit[24]; /* 0: not counted */
+    snprintf(limit, sizeof limit, "%lld", far ? 0LL : (long long)bound + 1);
     PGresult *res = NULL;
     err_kind_t kind = pg_exec(conn, sql, 4, (const char *const[]){user_id, project_id, sr->model, limit}, &res, err);
     if (kind != ERR_OK) {
         return kind;
     }
-    int64_t total = 0;
+    if (!far && PQntuples(res) == 1) {
+        submit_bounds_note(user_id, pg_get_int(res, 0, "mine", 0));
+    }
     if (PQntuples(res) == 0) {
         kind = route_not_found(err, "project");
     } else if (!pg_get_bool(res, 0, "any_model")) {
@@ -103,17 +95,13 @@ err_kind_t submit_check(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
     } else if (pg_get(res, 0, "wanted") && !pg_get_bool(res, 0, "known")) {
         kind = err_setf(err, ERR_INVALID, "model_unknown", "There is no model \"%.63s\". There are: %.150s.",
                         pg_get(res, 0, "wanted"), pg_get(res, 0, "offered"));
-    } else if (pg_get_int(res, 0, "mine", 0) + wanted > gw->cfg->max_queued_per_user) {
+    } else if (!far && pg_get_int(res, 0, "mine", 0) + wanted > bound) {
         kind = err_setf(
             err, ERR_LIMIT, "queue_full_user",
             "You have %lld jobs waiting and this asks for %d more; %lld are allowed. Wait until some are done.",
-            (long long)pg_get_int(res, 0, "mine", 0), wanted, (long long)gw->cfg->max_queued_per_user);
+            (long long)pg_get_int(res, 0, "mine", 0), wanted, (long long)bound);
     } else {
-        kind = count_total(conn, gw->cfg->max_queued_total, wanted, &total, err);
-        if (kind == ERR_OK && total + wanted > gw->cfg->max_queued_total) {
-            kind =
-                err_set(err, ERR_UNAVAILABLE, "queue_full", "The queue is full. Please try again in a minute.", NULL);
-        }
+        kind = check_total(gw, conn, wanted, err);
     }
     PQclear(res);
     return kind;
@@ -157,21 +145,33 @@ static void insert_texts(const gateway_t *gw, const submit_request_t *sr, insert
     snprintf(t->attempts, sizeof t->attempts, "%lld", (long long)gw->cfg->max_attempts);
 }
 
-err_kind_t submit_image(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *image_id,
-                        const submit_request_t *sr, submit_result_t *out, err_t *err) {
-    static const char sql[] =
-        "WITH ins AS (INSERT INTO jobs (user_id, project_id, image_id, model, threshold, detect_holes, priority, "
-        "max_attempts) SELECT $1::uuid, i.project_id, i.id, " MODEL_FOR(
-            "$3") ", "
-                  "COALESCE($4::float8, p.default_threshold), COALESCE($5::boolean, p.detect_holes), $6::int, $7::int "
-                  "FROM images i JOIN projects p ON p.id = i.project_id WHERE i.id = $2" ON_CONFLICT
-                  "RETURNING id, image_id, model), "
-                  "upd AS (UPDATE images SET latest_job_id = ins.id FROM ins WHERE images.id = ins.image_id) "
-                  "SELECT id, model FROM ins";
+static void take_inserted(const PGresult *res, const char *user_id, const submit_request_t *sr, submit_result_t *out) {
+    snprintf(out->job_id, sizeof out->job_id, "%s", pg_get(res, 0, "id"));
+    snprintf(out->image_id, sizeof out->image_id, "%s", pg_get(res, 0, "image_id"));
+    snprintf(out->project_id, sizeof out->project_id, "%s", pg_get(res, 0, "project_id"));
+    snprintf(out->user_id, sizeof out->user_id, "%s", user_id);
+    snprintf(out->model, sizeof out->model, "%s", pg_get(res, 0, "model"));
+    snprintf(out->state, sizeof out->state, "queued");
+    out->priority = sr->priority;
+}
+
+/* Inserts the job of the rows of `pick`, which only_known restricts. The row is marked as pushed at once (see
+ * queue_enqueue_inserted): a second statement would cost a second write of the whole row. */
+#define INSERT_ONE(owner, only_known)                                                                                  \
+    "WITH pick AS (SELECT i.id, i.project_id, p.default_threshold, p.detect_holes, " MODEL_FOR(                        \
+        "$3") " AS model FROM images i JOIN projects p ON p.id = i.project_id WHERE i.id = $2" owner                   \
+              "), ins AS (INSERT INTO jobs (user_id, project_id, image_id, model, threshold, detect_holes, priority, " \
+              "max_attempts, enqueued_at) SELECT $1::uuid, pick.project_id, pick.id, pick.model, "                     \
+              "COALESCE($4::float8, pick.default_threshold), COALESCE($5::boolean, pick.detect_holes), $6::int, "      \
+              "$7::int, now() FROM pick" only_known ON_CONFLICT "RETURNING id, image_id, project_id, model), "         \
+              "upd AS (UPDATE images SET latest_job_id = ins.id FROM ins WHERE images.id = ins.image_id) "             \
+              "SELECT id, image_id, project_id, model FROM ins"
+
+/* Runs an INSERT_ONE. */
+static err_kind_t insert_one(gateway_t *gw, pg_conn_t *conn, const char *sql, const char *user_id, const char *image_id,
+                             const submit_request_t *sr, submit_result_t *out, bool *inserted, err_t *err) {
     insert_texts_t t = {0};
     insert_texts(gw, sr, &t);
-    memset(out, 0, sizeof *out);
-    snprintf(out->image_id, sizeof out->image_id, "%s", image_id);
     const char *const params[] = {user_id,
                                   image_id,
                                   sr->model,
@@ -179,23 +179,26 @@ err_kind_t submit_image(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
                                   sr->detect_holes < 0 ? NULL : (sr->detect_holes ? "true" : "false"),
                                   t.priority,
                                   t.attempts};
+    PGresult *res = NULL;
+    err_kind_t kind = pg_exec(conn, sql, 7, params, &res, err);
+    *inserted = kind == ERR_OK && PQntuples(res) == 1;
+    if (*inserted) {
+        take_inserted(res, user_id, sr, out);
+    }
+    PQclear(res);
+    return kind;
+}
+
+err_kind_t submit_image(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *image_id,
+                        const submit_request_t *sr, submit_result_t *out, err_t *err) {
+    static const char sql[] = INSERT_ONE("", "");
+    memset(out, 0, sizeof *out);
+    snprintf(out->image_id, sizeof out->image_id, "%s", image_id);
     /* The unfinished job may end between the insert that met it and the read: then there is room for a new one. */
     for (int round = 0; round < 5; round++) {
-        PGresult *res = NULL;
-        err_kind_t kind = pg_exec(conn, sql, 7, params, &res, err);
-        if (kind != ERR_OK) {
-            return kind;
-        }
-        const bool inserted = PQntuples(res) == 1;
-        if (inserted) {
-            snprintf(out->job_id, sizeof out->job_id, "%s", pg_get(res, 0, "id"));
-            snprintf(out->model, sizeof out->model, "%s", pg_get(res, 0, "model"));
-            snprintf(out->state, sizeof out->state, "queued");
-            out->priority = sr->priority;
-        }
-        PQclear(res);
-        bool found = inserted;
-        if (!inserted) {
+        bool found = false;
+        err_kind_t kind = insert_one(gw, conn, sql, user_id, image_id, sr, out, &found, err);
+        if (kind == ERR_OK && !found) {
             kind = read_existing(conn, image_id, out, &found, err);
         }
         if (kind != ERR_OK || found) {
@@ -203,6 +206,19 @@ err_kind_t submit_image(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
         }
     }
     return err_set(err, ERR_UNAVAILABLE, "image_busy", "The image's jobs change too fast. Please try again.", NULL);
+}
+
+err_kind_t submit_image_fast(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *image_id,
+                             const submit_request_t *sr, submit_result_t *out, bool *done, err_t *err) {
+    static const char sql[] =
+        INSERT_ONE(" AND p.owner_id = $1", " WHERE EXISTS (SELECT 1 FROM models m WHERE m.name = pick.model)");
+    memset(out, 0, sizeof *out);
+    *done = false;
+    if (!submit_bounds_far(NULL, gw->cfg->max_queued_total, 1) ||
+        !submit_bounds_far(user_id, gw->cfg->max_queued_per_user, 1)) {
+        return ERR_OK;
+    }
+    return insert_one(gw, conn, sql, user_id, image_id, sr, out, done, err);
 }
 
 /* The images a batch is about, as a query with $1 project, $2 ids or NULL, $3 only those without a result. */
@@ -284,7 +300,6 @@ err_kind_t submit_batch(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
 }
 
 void submit_enqueue(gateway_t *gw, const submit_result_t *result, int *position) {
-    err_t err = {0};
     *position = -1;
     if (result->existing) {
         if (strcmp(result->state, "queued") == 0) {
@@ -292,8 +307,11 @@ void submit_enqueue(gateway_t *gw, const submit_result_t *result, int *position)
         }
         return;
     }
-    if (queue_enqueue(gw->queue, result->job_id, result->model, result->priority, position, &err) != ERR_OK) {
-        log_error(LOG_WARN, "a job waits for the sweeper", &err);
-        *position = -1;
-    }
+    const queue_inserted_t job = {.id = result->job_id,
+                                  .project_id = result->project_id,
+                                  .image_id = result->image_id,
+                                  .user_id = result->user_id,
+                                  .model = result->model,
+                                  .priority = result->priority};
+    queue_enqueue_inserted(gw->queue, &job, position);
 }

@@ -59,7 +59,7 @@ def arguments(description):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="small numbers, once: shows that it runs, measures nothing")
     parser.add_argument("--repeat", type=int, help="repetitions of each measurement")
-    parser.add_argument("--output", type=pathlib.Path, help="JSON file to write (default: tests/bench/results)")
+    parser.add_argument("--output", type=pathlib.Path, help="JSON file to write (default: tests/bench/results, with --quick in the build folder)")
     return parser
 
 
@@ -172,7 +172,7 @@ def write(name, args, before, figures, targets, conditions):
     result = {"benchmark": name, "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
               "quick": args.quick, "machine": before, "versions": versions(), "conditions": conditions,
               "targets": targets, "figures": figures}
-    path = args.output or RESULTS / f"{name}{'-quick' if args.quick else ''}.json"
+    path = args.output or (harness.BUILD / "bench" if args.quick else RESULTS) / f"{name}.json"
     path.parent.mkdir(exist_ok=True, parents=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
     print_targets(targets)

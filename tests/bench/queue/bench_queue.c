@@ -333,8 +333,7 @@ static bool warm_up(bench_t *b, rds_pool_t *rds) {
     bool ok = rds_wait_ready(rds, 5, &err) == ERR_OK && pg_wait_ready(b->pg, 5, &err) == ERR_OK;
     char id[JOB_ID_LEN];
     if (ok && push_redis(b, 0, 1)) {
-        ok = claim_redis(b, "bench-warm", "sg:proc:bench-warm", id) >= 0 &&
-             queue_release_drop(b->q, "bench-warm", id);
+        ok = claim_redis(b, "bench-warm", "sg:proc:bench-warm", id) >= 0 && queue_release_drop(b->q, "bench-warm", id);
     }
     if (!ok) {
         fail(b, "warm-up", &err);

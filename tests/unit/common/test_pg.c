@@ -509,6 +509,81 @@ static void test_wrong_urls_do_not_leak_the_password(void **state) {
     }
 }
 
+/* How often the statement was run on this connection as a prepared one; -1: it is not prepared. */
+static int64_t prepared_runs(pg_conn_t *c, const char *pattern) {
+    char sql[300];
+    (void)snprintf(sql, sizeof sql,
+                   "SELECT COALESCE(max(generic_plans + custom_plans), -1) FROM pg_prepared_statements WHERE statement "
+                   "LIKE '%s'",
+                   pattern);
+    return number(c, sql);
+}
+
+static int64_t ask(pg_conn_t *c, const char *sql, const char *param) {
+    PGresult *res;
+    err_t err = {0};
+    if (pg_exec(c, sql, 1, (const char *const[]){param}, &res, &err) != ERR_OK) {
+        fail_msg("%s; %s", err.message, err.detail);
+    }
+    int64_t v = strtoll(PQgetvalue(res, 0, 0), NULL, 10);
+    PQclear(res);
+    return v;
+}
+
+static void test_repeated_statements_are_prepared(void **state) {
+    (void)state;
+    config_t cfg = make_config();
+    cfg.db_prepare = true;
+    pg_pool_t *pool = make_pool(&cfg);
+    pg_conn_t *c = acquire(pool);
+    assert_int_equal(ask(c, "SELECT $1::int + 1", "1"), 2);
+    assert_int_equal(prepared_runs(c, "SELECT $1::int + 1"), -1); /* one that comes once is not worth it */
+    for (int i = 0; i < 3; i++) {
+        char sql[40]; /* another address each time it matters: the text counts */
+        (void)snprintf(sql, sizeof sql, "SELECT $1::int + %d", 1);
+        assert_int_equal(ask(c, sql, "41"), 42);
+    }
+    assert_int_equal(prepared_runs(c, "SELECT $1::int + 1"), 3);
+    for (int i = 0; i < 300; i++) { /* more texts than are remembered */
+        char sql[40];
+        (void)snprintf(sql, sizeof sql, "SELECT $1::int + %d", i / 2);
+        assert_int_equal(ask(c, sql, "1"), 1 + i / 2);
+    }
+    assert_in_range(number(c, "SELECT count(*) FROM pg_prepared_statements"), 50, 100);
+    pg_release(c);
+    pg_pool_destroy(pool);
+}
+
+static void test_prepared_statements_survive_changes(void **state) {
+    (void)state;
+    config_t cfg = make_config();
+    cfg.db_prepare = true;
+    pg_pool_t *pool = make_pool(&cfg);
+    pg_conn_t *c = acquire(pool);
+    run(c, "CREATE TEMP TABLE shape (a int)");
+    run(c, "INSERT INTO shape VALUES (5)");
+    static const char sql[] = "SELECT * FROM shape WHERE a = $1";
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(ask(c, sql, "5"), 5);
+    }
+    run(c, "ALTER TABLE shape ALTER a TYPE text"); /* neither the parameter nor the result fits any more */
+    assert_int_equal(ask(c, sql, "5"), 5);
+    assert_int_equal(ask(c, sql, "5"), 5);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(ask(c, "SELECT $1::int * 2", "4"), 8);
+    }
+    run(c, "DEALLOCATE ALL"); /* as a pooler does */
+    assert_int_equal(ask(c, "SELECT $1::int * 2", "4"), 8);
+    run(c, "BEGIN");
+    run(c, "DROP TABLE shape");
+    run(c, "COMMIT");
+    err_t err = {0};
+    assert_int_equal(pg_exec(c, sql, 1, (const char *const[]){"5"}, NULL, &err), ERR_INTERNAL);
+    assert_int_equal(ask(c, "SELECT $1::int * 2", "4"), 8); /* the connection is sound */
+    pg_release(c);
+    pg_pool_destroy(pool);
+}
+
 static void test_uuid_check(void **state) {
     (void)state;
     assert_true(pg_is_uuid("0123abcd-0123-4123-8123-0123456789AB"));
@@ -544,6 +619,8 @@ int main(void) {
         cmocka_unit_test(test_slow_queries_are_counted_and_logged_without_values),
         cmocka_unit_test(test_metrics_are_exported),
         cmocka_unit_test(test_wrong_urls_do_not_leak_the_password),
+        cmocka_unit_test(test_repeated_statements_are_prepared),
+        cmocka_unit_test(test_prepared_statements_survive_changes),
         cmocka_unit_test(test_uuid_check),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

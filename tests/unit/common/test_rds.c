@@ -291,6 +291,46 @@ static void test_broken_connection_is_replaced(void **state) {
     rds_pool_destroy(pool);
 }
 
+static void test_pipeline_of_scripts(void **state) {
+    (void)state;
+    config_t cfg = make_config();
+    rds_pool_t *pool = make_pool(&cfg);
+    rds_conn_t *c = acquire(pool);
+    rds_script_t set, get, bad;
+    rds_script_init(&set, "set", "redis.call('SET', KEYS[1], ARGV[1]) return 1");
+    rds_script_init(&get, "get", "return redis.call('GET', KEYS[1])");
+    rds_script_init(&bad, "bad", "return redis.error_reply('NO such luck')");
+    static const char *const set_argv[] = {"pipe", "seven"}, *const get_argv[] = {"pipe"};
+    err_t err;
+    for (int round = 0; round < 3; round++) { /* unknown, known, forgotten by the server */
+        rds_call_t calls[] = {{.script = &set, .nkeys = 1, .argc = 2, .argv = set_argv},
+                              {.script = &get, .nkeys = 1, .argc = 1, .argv = get_argv}};
+        assert_int_equal(rds_eval_many(c, calls, 2, &err), ERR_OK);
+        assert_int_equal(calls[0].reply->integer, 1);
+        assert_string_equal(calls[1].reply->str, "seven");
+        freeReplyObject(calls[0].reply);
+        freeReplyObject(calls[1].reply);
+        static const char *const forget[] = {"SCRIPT", "FLUSH"};
+        if (round == 1) {
+            assert_int_equal(rds_command(c, 2, forget, NULL, NULL, &err), ERR_OK);
+        }
+    }
+    for (int round = 0; round < 2; round++) {
+        rds_call_t calls[] = {{.script = &bad, .nkeys = 0, .argc = 0, .argv = NULL},
+                              {.script = &get, .nkeys = 1, .argc = 1, .argv = get_argv}};
+        assert_int_equal(rds_eval_many(c, calls, 2, &err), ERR_INTERNAL);
+        assert_null(calls[0].reply);
+        assert_null(calls[1].reply);
+    }
+    static const char *const ping[] = {"PING"};
+    redisReply *r;
+    assert_int_equal(rds_command(c, 1, ping, NULL, &r, &err), ERR_OK); /* no answer was left in the pipe */
+    assert_string_equal(r->str, "PONG");
+    freeReplyObject(r);
+    rds_release(c);
+    rds_pool_destroy(pool);
+}
+
 static void test_bound(void **state) {
     (void)state;
     config_t cfg = make_config();
@@ -387,6 +427,7 @@ int main(void) {
         cmocka_unit_test(test_timeout_holds_after_restart),
         cmocka_unit_test(test_scripts_survive_a_restart),
         cmocka_unit_test(test_broken_connection_is_replaced),
+        cmocka_unit_test(test_pipeline_of_scripts),
         cmocka_unit_test(test_bound),
         cmocka_unit_test(test_connection_outside_the_pool_may_block_longer),
         cmocka_unit_test(test_many_threads),
