@@ -64,7 +64,7 @@ export function Shell({ children }: { children: ComponentChildren }): JSX.Elemen
           {(user.value?.displayName || user.value?.email || "?").slice(0, 1).toUpperCase()}
         </Link>
       </header>
-      <main id="content" class="content" tabIndex={name === "models" ? 0 : -1}>
+      <main id="content" class="content" tabIndex={0}>
         {connection.value === "offline" && name !== "viewer" && (
           <div class="notice notice-offline" role="status">
             <Icon name="offline" />
