@@ -12,8 +12,8 @@ MODELS = {
         "data": ["dsb2018", "bbbc039", "usiigaci"],
         "input": {"channels": 1, "colour": "grey", "pixelUnit": "native", "scale": {"kind": "native"},
                   "tile": 320, "halo": 32, "divisor": 32, "normalisation": NORMALISATION},
-        "postprocess": {"threshold": 0.5, "seedThreshold": 0.5, "seedMinArea": 4, "minArea": 15,
-                        "distSigma": 0.0, "maxHoleArea": 0},
+        "postprocess": {"threshold": 0.5, "seedThreshold": 0.55, "seedMinArea": 6, "minArea": 15,
+                        "distSigma": 0.7, "maxHoleArea": 10},
         "recipe": {
             "batch": 8, "crop": 192, "lr": 3e-3, "contact_weight": 3, "distance_weight": 5,
             "shares": {"fluorescence": 0.56, "histology": 0.19, "brightfield": 0.06, "bbbc039": 0.10,
@@ -33,8 +33,9 @@ MODELS = {
         "input": {"channels": 1, "colour": "grey", "pixelUnit": "native",
                   "scale": {"kind": "fit_long_side", "px": 1024, "upscale": False},
                   "tile": 1024, "halo": 64, "divisor": 32, "normalisation": NORMALISATION},
-        "postprocess": {"threshold": 0.5, "seedThreshold": 0.5, "seedMinArea": 10, "minArea": 60,
-                        "distSigma": 0.0, "maxHoleArea": 0},
+        # no spheroid in the data is smaller than 900 px; what is below 150 px is debris or dirt
+        "postprocess": {"threshold": 0.5, "seedThreshold": 0.5, "seedMinArea": 10, "minArea": 150,
+                        "distSigma": 1.0, "maxHoleArea": 100},
         "recipe": {
             "batch": 6, "crop": 256, "lr": 3e-3, "contact_weight": 3, "distance_weight": 5,
             "shares": {"spheroid_single": 0.38, "spheroid_many": 0.44, "spheroid_fluo": 0.18},
