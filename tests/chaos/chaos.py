@@ -35,7 +35,7 @@ class Report:
         self.jobs = self.kills = 0
 
     def row(self, name, value):
-        self.lines.append(f"  {name:<46} {value}")
+        self.lines.append(f"  {name:<58} {value}")
 
     def times(self, name, values):
         self.row(name, f"{len(values)} jobs: p50 {verify.percentile(values, .5):.2f} s, p99 {verify.percentile(values, .99):.2f} s, "
@@ -115,15 +115,16 @@ def judge(report, stack, load, faults, settled, left):
     report.row("lost", len(lost))
     report.row("doubled", doubled)
     report.row("settled after", f"{settled:.1f} s (at most {SETTLE})")
-    for name, pairs in (("", alone), (", servers away meanwhile", during)):
-        report.times(f"kill -> in line again{name}", [again for again, _ in pairs])
-        report.times(f"kill -> next claim{name}", [claimed for _, claimed in pairs])
+    for name, found in (("", alone), (", servers away meanwhile", during)):
+        report.times(f"kill -> in line again{name}", [f[0] for f in found])
+        report.times(f"kill -> next claim{name}", [f[1] for f in found])
+        report.times(f"the same less the others' turns{name}", [f[2] for f in found])
     for words in slowest:
         report.row("  slow", words)
     report.row("requests", ", ".join(f"{k} {n}" for k, n in sorted(ledger.counts.items())))
     report.problems += [f"lost: {j}" for j in lost[:5]] + left + wrong + faults.findings
     report.problems += [f"unexpected answer: {s}" for s in ledger.surprises[:8]] + [f"a person gave up: {e}" for e in ledger.errors[:8]]
-    p99 = verify.percentile([claimed for _, claimed in alone], .99)
+    p99 = verify.percentile([f[2] for f in alone], .99)
     if p99 > LEASE + SLACK:
         report.problems.append(f"recovery p99 is {p99:.2f} s, more than {LEASE + SLACK:.0f} s")
 

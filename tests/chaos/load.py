@@ -109,7 +109,7 @@ class Person(Client):
         self.jobs.extend(job for job, _ in pairs)
 
     def segment_some(self):
-        some = self.random.sample(self.images, min(5, len(self.images)))
+        some = self.random.sample(self.images, min(4, len(self.images)))
         answer = self.post(f"/api/projects/{self.home['id']}/segmentation", {**self.wish(), "imageIds": [i["id"] for i in some]})
         if answer.status == 202:
             with self.ledger.lock:
@@ -176,7 +176,7 @@ def picture(seed):
 class Load:
     """Some people at once, held back so that at most `backlog` jobs wait."""
 
-    def __init__(self, stack, people, seed, backlog=10, pictures=30):
+    def __init__(self, stack, people, seed, backlog=6, pictures=30):
         self.stack, self.backlog, self.ledger = stack, backlog, Ledger()
         self.stopping = threading.Event()
         self.hold = threading.Event()

@@ -88,14 +88,15 @@ def check_accepted(stack, ledger):
 
 
 def recoveries(stack, kills, spans, shared):
-    """For each job that a killed worker held: s from the kill until it waited in line again, and until its next claim (or
-    its end as failed or cancelled). Returns (alone, during, details), the first two lists of such pairs: those during or
-    just after an outage of what all share, PostgreSQL or Redis, stand apart, for then nobody can recover anything.
-    details: words about the slowest."""
+    """For each job that a killed worker held: s from the kill until it waited in line again, until its next claim (or its
+    end as failed or cancelled), and until that claim without the time in which others in the line had their turn. Returns
+    (alone, during, details), the first two lists of such triples: those during or just after an outage of what all share,
+    PostgreSQL or Redis, stand apart, for then nobody can recover anything. details: words about the slowest."""
     history = collections.defaultdict(list)
     for job, at, after, worker in stack.sql(
             "SELECT job::text, extract(epoch FROM at)::float8, after, worker FROM chaos_history ORDER BY n"):
         history[job].append((at, after, worker))
+    claims = sorted(s[0] for steps in history.values() for s in steps if s[1] == "active")
     found = []
     for at, worker in kills:
         for job, steps in history.items():
@@ -109,13 +110,14 @@ def recoveries(stack, kills, spans, shared):
             again = next((s[0] for s in later if s[1] in ("queued", "active", *ENDED)), None)
             if end is not None:
                 meanwhile = [s for s in spans if s[2] < end and (s[3] or end) > at - (LEASE if s[0] in shared else 0)]
-                found.append((end - at, again - at, job, worker, meanwhile, at))
+                turn = max((c for c in claims if again < c < end), default=again)
+                found.append((end - at, again - at, again - at + end - turn, job, worker, meanwhile, at))
     found.sort(key=lambda f: -f[0])
-    alone = [(f[1], f[0]) for f in found if not any(s[0] in shared for s in f[4])]
-    during = [(f[1], f[0]) for f in found if any(s[0] in shared for s in f[4])]
+    alone = [(f[1], f[0], f[2]) for f in found if not any(s[0] in shared for s in f[5])]
+    during = [(f[1], f[0], f[2]) for f in found if any(s[0] in shared for s in f[5])]
     details = [f"{total:.2f} s, in line again after {again:.2f} s: {job} of {worker}, during "
                + (", ".join(f"{kind} {target} {begin - at:+.1f}..{(over or 0) - at:+.1f}" for kind, target, begin, over in spans) or "nothing")
-               for total, again, job, worker, spans, at in found[:4]]
+               for total, again, _, job, worker, spans, at in found[:4]]
     return alone, during, details
 
 
