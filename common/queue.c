@@ -3,9 +3,11 @@
  * proto/jobs.md for the states, the keys and who may move a job from one state to another:
  *
  *   queue_enqueue.c  the gateway's side: enqueue, cancel, retry, position
+ *   queue_many.c     cancel and retry many
  *   queue_claim.c    the worker's side while a job runs: claim, renew, progress
  *   queue_finish.c   the worker's side at its end: complete, fail, hand back
  *   queue_sweep.c    recovery; queue_audit.c: comparison with Redis, clean-up
+ *   queue_models.c   pausing and resuming a model
  *   queue_status.c   figures
  *
  * Every change of state is one SQL statement that names the state it starts from, so that two parties that try the same
@@ -24,7 +26,7 @@
 #include "queue_internal.h"
 
 extern const char lua_enqueue[], lua_claim[], lua_renew[], lua_release[], lua_remove[], lua_cancel[], lua_recover[],
-    lua_restore[], lua_progress[], lua_position[];
+    lua_restore[], lua_progress[], lua_position[], lua_pause[];
 
 static const char *const STATE_NAMES[] = {"queued", "active", "delayed", "completed", "failed", "cancelled"};
 enum { STATE_COUNT = sizeof STATE_NAMES / sizeof STATE_NAMES[0] };
@@ -79,6 +81,7 @@ static void init_scripts(queue_scripts_t *lua) {
     rds_script_init(&lua->restore, "restore", lua_restore);
     rds_script_init(&lua->progress, "progress", lua_progress);
     rds_script_init(&lua->position, "position", lua_position);
+    rds_script_init(&lua->pause, "pause", lua_pause);
 }
 
 err_kind_t queue_create(const config_t *cfg, pg_pool_t *pg, rds_pool_t *rds, queue_t **out, err_t *err) {

@@ -56,6 +56,12 @@ ERR_MUST err_kind_t queue_enqueue_batch(queue_t *q, const char *batch_id, int *c
 ERR_MUST err_kind_t queue_cancel(queue_t *q, const char *job_id, job_state_t *state, err_t *err);
 /* failed | cancelled -> queued. ERR_CONFLICT "job_not_retryable" otherwise. */
 ERR_MUST err_kind_t queue_retry(queue_t *q, const char *job_id, err_t *err);
+/* Every unfinished job of a project or image: waiting ones are cancelled, running ones asked to stop (within one tile).
+ * Cost: one statement and one script call for 500 jobs. *cancelled counts both; it is valid after an error too. */
+typedef enum { QUEUE_OF_PROJECT, QUEUE_OF_IMAGE } queue_scope_t;
+ERR_MUST err_kind_t queue_cancel_many(queue_t *q, queue_scope_t scope, const char *id, int *cancelled, err_t *err);
+/* Queues again each image of the project whose latest job failed. *retried is valid after an error too. */
+ERR_MUST err_kind_t queue_retry_failed(queue_t *q, const char *project_id, int *retried, err_t *err);
 /* Position of a waiting job (0 = next), -1 unknown / not waiting. */
 int queue_position(queue_t *q, const char *job_id, const char *model, int priority);
 /* Live progress of an active job from Redis; false when none is known. stage has room for 24 bytes. */
@@ -64,6 +70,10 @@ bool queue_progress(queue_t *q, const char *job_id, double *progress, char *stag
 /* Recovery and housekeeping in one pass: outbox, delayed jobs that are due, expired leases, rows that Redis lost,
  * retention. Any number of processes may run it at once. Called every second by each daemon's sweeper thread. */
 ERR_MUST err_kind_t queue_sweep(queue_t *q, err_t *err);
+
+/* Pauses or resumes a model (an operator's wish, kept in PostgreSQL): nobody claims a job of a paused model; its jobs wait,
+ * and new ones are accepted. ERR_NOT_FOUND. Redis away: takes effect with the next sweep. */
+ERR_MUST err_kind_t queue_pause_model(queue_t *q, const char *model, bool paused, err_t *err);
 
 /* ---- worker side ---- */
 

@@ -73,13 +73,14 @@ static err_kind_t push_page(queue_t *q, const PGresult *rows, int from, int to, 
     return queue_eval(q, &q->lua.enqueue, 1, argc, argv, NULL, err);
 }
 
-static void publish_page(queue_t *q, const PGresult *rows, int from, int to) {
+void queue_publish_rows(queue_t *q, const PGresult *rows, int from, int to, job_state_t state) {
     const char *projects[QUEUE_PAGE] = {0};
     const char *jsons[QUEUE_PAGE] = {0};
     char *owned[QUEUE_PAGE] = {0};
     size_t n = 0;
     for (int i = from; i < to; i++) {
         queue_event_t e = row_event(rows, i);
+        e.state = state;
         char *json = queue_event_json(&e);
         if (json) {
             projects[n] = e.project_id;
@@ -103,7 +104,7 @@ err_kind_t queue_push_rows(queue_t *q, const PGresult *rows, bool publish, err_t
             return rc;
         }
         if (publish) {
-            publish_page(q, rows, from, to);
+            queue_publish_rows(q, rows, from, to, JOB_QUEUED);
         }
     }
     return ERR_OK;

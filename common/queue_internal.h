@@ -45,7 +45,8 @@ typedef struct queue_held {
 } queue_held_t;
 
 typedef struct {
-    rds_script_t enqueue, claim, renew, release, remove, cancel, recover, restore, progress, position;
+    rds_script_t enqueue, claim, renew, release, remove, cancel, recover, restore, progress, position,
+        pause;
 } queue_scripts_t;
 
 struct queue {
@@ -100,6 +101,9 @@ bool queue_release_drop(queue_t *q, const char *worker_id, const char *job_id);
 /* Puts the rows of a result (QUEUE_PUSH_COLUMNS) at the back of their lists and, if publish is set, tells so. When
  * Redis fails, rows that did not get there become part of the outbox again. */
 ERR_MUST err_kind_t queue_push_rows(queue_t *q, const PGresult *rows, bool publish, err_t *err);
+
+/* Publishes a `job` message with this state for rows from..to-1 (QUEUE_PUSH_COLUMNS), in one pipeline. At most QUEUE_PAGE. */
+void queue_publish_rows(queue_t *q, const PGresult *rows, int from, int to, job_state_t state);
 
 /* A random string of 2*bytes hex digits; out has room for the NUL. bytes <= 32. */
 ERR_MUST err_kind_t queue_random_hex(char *out, size_t bytes, err_t *err);

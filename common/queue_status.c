@@ -102,7 +102,8 @@ static cJSON *model_entry(cJSON *models, const char *name) {
     m = cJSON_CreateObject();
     if (m && cJSON_AddStringToObject(m, "model", name) && cJSON_AddNumberToObject(m, "waiting", 0) &&
         cJSON_AddNumberToObject(m, "active", 0) && cJSON_AddNumberToObject(m, "delayed", 0) &&
-        cJSON_AddObjectToObject(m, "byPriority") && cJSON_AddItemToArray(models, m)) {
+        cJSON_AddFalseToObject(m, "paused") && cJSON_AddObjectToObject(m, "byPriority") &&
+        cJSON_AddItemToArray(models, m)) {
         return m;
     }
     cJSON_Delete(m);
@@ -112,9 +113,9 @@ static cJSON *model_entry(cJSON *models, const char *name) {
 static err_kind_t add_models(queue_t *q, cJSON *body, err_t *err) {
     PGresult *rows = NULL;
     err_kind_t rc = pg_query(q->pg,
-                             "SELECT model, state, priority, count(*) AS n FROM jobs "
+                             "SELECT model, state, priority, count(*) AS n, false AS paused FROM jobs "
                              "WHERE state IN ('queued', 'active', 'delayed') GROUP BY 1, 2, 3 "
-                             "UNION ALL SELECT name, 'queued', 0, 0 FROM models ORDER BY 1, 3 DESC",
+                             "UNION ALL SELECT name, 'queued', 0, 0, paused FROM models ORDER BY 1, 3 DESC",
                              0, NULL, &rows, err);
     if (rc != ERR_OK) {
         return rc;
@@ -132,6 +133,9 @@ static err_kind_t add_models(queue_t *q, cJSON *body, err_t *err) {
         cJSON *sum = cJSON_GetObjectItem(m, waiting ? "waiting" : state);
         if (sum) { /* model_entry made all three */
             cJSON_SetNumberValue(sum, sum->valuedouble + n);
+        }
+        if (pg_get_bool(rows, i, "paused")) {
+            (void)cJSON_ReplaceItemInObject(m, "paused", cJSON_CreateTrue());
         }
         if (waiting && n > 0) {
             models = cJSON_AddNumberToObject(cJSON_GetObjectItem(m, "byPriority"), pg_get(rows, i, "priority"), n)

@@ -5,7 +5,8 @@
  * every step starts from a state of the row, or skips rows that another process has locked, so two passes at once are
  * harmless. In order:
  *   1. leases that ran out: recover.lua takes the jobs over, then the row decides (delayed, failed, cancelled, queued);
- *   2. active rows without a lease get one (restore.lua); if nobody renews it, step 1 takes them next time;
+ *   2. active rows without a lease get one (restore.lua); if nobody renews it, step 1 takes them next time; what is
+ *      paused is told to Redis again;
  *   3. delayed jobs that are due, and rows of the outbox, are pushed;
  *   4. now and then, and at once when Redis has lost its memory, PostgreSQL is compared with the lists (queue_audit.c);
  *   5. now and then, old rows are deleted.
@@ -17,6 +18,7 @@
 #include "metrics.h"
 #include "queue_finish.h"
 #include "queue_internal.h"
+#include "queue_models.h"
 
 static pthread_once_t metrics_once = PTHREAD_ONCE_INIT;
 static metric_t *recovered_total, *restored_total, *audited_total;
@@ -240,6 +242,9 @@ err_kind_t queue_sweep(queue_t *q, err_t *err) {
     }
     if (rc == ERR_OK) {
         rc = restore_leases(q, conn, err);
+    }
+    if (rc == ERR_OK) {
+        rc = queue_sync_paused(q, conn, err); /* before jobs are pushed: Redis may have forgotten it */
     }
     if (rc == ERR_OK) {
         rc = push_due(q, conn, err);

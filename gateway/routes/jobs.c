@@ -1,6 +1,5 @@
 /*
- * Jobs, see jobs.h. What concerns many jobs walks through them in pages by id, so that memory stays bounded and a job
- * that changes meanwhile is met at most once.
+ * Jobs, see jobs.h.
  */
 #include "jobs.h"
 
@@ -14,50 +13,14 @@
 /* Jobs of one list that Redis is asked about, and for how long in all; the others show their stored state. */
 enum { LIVE_MAX = 64, LIVE_MS = 250 };
 
-#define FIRST_ID "00000000-0000-0000-0000-000000000000"
-#define UNFINISHED "j.state IN ('queued', 'active', 'delayed')"
-
-/* Calls change for each id that the query gives ($1: id, $2: greatest id so far; 500 rows a time). A job that is no
- * longer in a state to be changed is passed over. */
-static err_kind_t for_each_job(gateway_t *gw, const char *sql, const char *id,
-                               err_kind_t (*change)(queue_t *q, const char *job_id, err_t *err), int *changed,
-                               err_t *err) {
-    char after[JOB_ID_LEN] = FIRST_ID;
-    *changed = 0;
-    for (;;) {
-        PGresult *res = NULL;
-        err_kind_t kind = pg_query(gw->pg, sql, 2, (const char *const[]){id, after}, &res, err);
-        const int n = kind == ERR_OK ? PQntuples(res) : 0;
-        for (int i = 0; i < n && kind == ERR_OK; i++) {
-            kind = change(gw->queue, pg_get(res, i, "id"), err);
-            *changed += kind == ERR_OK;
-            if (kind == ERR_CONFLICT || kind == ERR_NOT_FOUND) {
-                kind = ERR_OK;
-            }
-        }
-        if (n > 0) {
-            snprintf(after, sizeof after, "%s", pg_get(res, n - 1, "id"));
-        }
-        PQclear(res);
-        if (kind != ERR_OK || n == 0) {
-            return kind;
-        }
-    }
-}
-
 static err_kind_t cancel_one(queue_t *q, const char *job_id, err_t *err) {
     job_state_t state = JOB_QUEUED;
     return queue_cancel(q, job_id, &state, err);
 }
 
 err_kind_t jobs_cancel_where(gateway_t *gw, jobs_scope_t scope, const char *id, int *cancelled, err_t *err) {
-    return for_each_job(gw,
-                        scope == JOBS_OF_PROJECT
-                            ? "SELECT j.id FROM jobs j WHERE j.project_id = $1 AND j.id > $2::uuid AND " UNFINISHED
-                              " ORDER BY j.id LIMIT 500"
-                            : "SELECT j.id FROM jobs j WHERE j.image_id = $1 AND j.id > $2::uuid AND " UNFINISHED
-                              " ORDER BY j.id LIMIT 500",
-                        id, cancel_one, cancelled, err);
+    return queue_cancel_many(gw->queue, scope == JOBS_OF_PROJECT ? QUEUE_OF_PROJECT : QUEUE_OF_IMAGE, id, cancelled,
+                             err);
 }
 
 err_kind_t jobs_cancel_project(http_request_t *req, err_t *err) {
@@ -78,11 +41,7 @@ err_kind_t jobs_retry_project(http_request_t *req, err_t *err) {
     int retried = 0;
     err_kind_t kind = route_own_project(req->gw, req->user.id, req->params[0], err);
     if (kind == ERR_OK) {
-        kind =
-            for_each_job(req->gw,
-                         "SELECT j.id FROM images i JOIN jobs j ON j.id = i.latest_job_id WHERE i.project_id = $1 AND "
-                         "j.id > $2::uuid AND j.state = 'failed' ORDER BY j.id LIMIT 500",
-                         req->params[0], queue_retry, &retried, err);
+        kind = queue_retry_failed(req->gw->queue, req->params[0], &retried, err);
     }
     if (kind != ERR_OK) {
         return kind;

@@ -1,5 +1,5 @@
 /*
- * Models: what workers have registered, and which of them a live worker offers now.
+ * Models: what workers have registered, which of them a live worker offers now, and pausing them.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -49,20 +49,54 @@ static cJSON *model_json(const PGresult *res, int row, const cJSON *status) {
     } else {
         cJSON_Delete(parsed);
     }
+    cJSON_AddBoolToObject(json, "paused", pg_get_bool(res, row, "paused"));
     if (status) {
         cJSON_AddBoolToObject(json, "available", is_offered(status, name));
     }
     return json;
 }
 
+#define MODEL_COLUMNS                                                                                                  \
+    "name, version, title, description, sha256, paused, manifest->'scores' AS scores, CASE WHEN "                      \
+    "jsonb_typeof(manifest#>'{postprocess,threshold}') = 'number' THEN "                                               \
+    "(manifest#>>'{postprocess,threshold}')::float8 END AS threshold"
+
+/* What an operator may do: pause and resume. Answers with the model as it is then. */
+static err_kind_t set_paused(http_request_t *req, bool paused, err_t *err) {
+    if (!req->user.is_admin) {
+        return err_set(err, ERR_FORBIDDEN, "admin_only", "Only an administrator may pause or resume a model.", NULL);
+    }
+    err_kind_t kind = queue_pause_model(req->gw->queue, req->params[0], paused, err);
+    PGresult *res = NULL;
+    if (kind == ERR_OK) {
+        kind = pg_query(req->gw->pg, "SELECT " MODEL_COLUMNS " FROM models WHERE name = $1", 1,
+                        (const char *const[]){req->params[0]}, &res, err);
+    }
+    if (kind == ERR_OK && PQntuples(res) == 0) {
+        kind = route_not_found(err, "model");
+    }
+    if (kind == ERR_OK) {
+        cJSON *status = read_workers(req);
+        cJSON *json = model_json(res, 0, status);
+        cJSON_Delete(status);
+        kind = http_reply_json(req, 200, json);
+    }
+    PQclear(res);
+    return kind;
+}
+
+static err_kind_t model_pause(http_request_t *req, err_t *err) {
+    return set_paused(req, true, err);
+}
+
+static err_kind_t model_resume(http_request_t *req, err_t *err) {
+    return set_paused(req, false, err);
+}
+
 static err_kind_t model_list(http_request_t *req, err_t *err) {
     PGresult *res = NULL;
     err_kind_t kind =
-        pg_query(req->gw->pg,
-                 "SELECT name, version, title, description, sha256, manifest->'scores' AS scores, CASE WHEN "
-                 "jsonb_typeof(manifest#>'{postprocess,threshold}') = 'number' THEN "
-                 "(manifest#>>'{postprocess,threshold}')::float8 END AS threshold FROM models ORDER BY name LIMIT 256",
-                 0, NULL, &res, err);
+        pg_query(req->gw->pg, "SELECT " MODEL_COLUMNS " FROM models ORDER BY name LIMIT 256", 0, NULL, &res, err);
     if (kind != ERR_OK) {
         return kind;
     }
@@ -79,5 +113,7 @@ static err_kind_t model_list(http_request_t *req, err_t *err) {
 
 const http_route_t routes_models[] = {
     {"GET", "/api/models", model_list, 0},
+    {"POST", "/api/models/{name}/pause", model_pause, 0},
+    {"POST", "/api/models/{name}/resume", model_resume, 0},
     {NULL, NULL, NULL, 0},
 };
