@@ -33,8 +33,8 @@ MODELS = {
         "input": {"channels": 1, "colour": "grey", "pixelUnit": "native",
                   "scale": {"kind": "fit_long_side", "px": 1024, "upscale": False},
                   "tile": 1024, "halo": 64, "divisor": 32, "normalisation": NORMALISATION},
-        # no spheroid in the data is smaller than 900 px; what is below 150 px is debris or dirt
-        "postprocess": {"threshold": 0.5, "seedThreshold": 0.5, "seedMinArea": 10, "minArea": 150,
+        # no spheroid in the data is smaller than 900 px; what is below 100 px is debris or dirt
+        "postprocess": {"threshold": 0.5, "seedThreshold": 0.5, "seedMinArea": 10, "minArea": 100,
                         "distSigma": 1.0, "maxHoleArea": 100},
         "recipe": {
             "batch": 6, "crop": 256, "lr": 3e-3, "contact_weight": 3, "distance_weight": 5,
