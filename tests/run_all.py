@@ -2,7 +2,7 @@
 """Runs the suites one after the other and adds up what they say.
 
 usage: tests/run_all.py [--build DIR] [--sanitized DIR] [SUITE…]
-Suites: unit, unit-sanitized, scripts, ui, integration, integration-sanitized, chaos, e2e (all of them when none is named).
+Suites: unit, unit-sanitized, scripts, ui, integration, integration-sanitized, model, chaos, e2e (all of them when none is named).
 Ends with a table and one line "N passed, N failed, N skipped"; the exit status is 0 only when nothing failed.
 A suite that runs no test, or whose program ends badly without naming a failed test, counts as failed.
 """
@@ -130,6 +130,14 @@ def ui(build):
     return total
 
 
+def model(build):
+    """The job engine's model under spin, and its scripts against a reference model."""
+    status, out = run([ROOT / "tests/model/run.sh", "--quick"])
+    total = tap(out).judge("tests/model/run.sh", status)
+    total += pytest(build, "tests/model", "-s")
+    return total
+
+
 def e2e(build):
     status, out = run(["/usr/bin/python3", ROOT / "tests/e2e/run.py"], {"SPHEROSEG_BUILD": str(build), "PYTHONDONTWRITEBYTECODE": "1"})
     return tap(out).judge("e2e", status)
@@ -151,6 +159,7 @@ def main():
         # The daemons under ASan and UBSan: any finding ends the process, which fails the test that caused it.
         "integration-sanitized": lambda: pytest(a.sanitized, "tests/integration", "-k",
                                                 "auth or bad_input or security or websocket or contract"),
+        "model": lambda: model(a.build),
         "chaos": lambda: pytest(a.build, "tests/chaos", "-s"),
         "e2e": lambda: e2e(a.build),
     }
