@@ -2,6 +2,7 @@
  * The gateway's command line. Configuration comes from the environment alone (common/config_table.h).
  */
 #include <errno.h>
+#include <malloc.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -204,6 +205,13 @@ static int run(const config_t *cfg, int argc, char **argv) {
     return wrong_usage("unknown command");
 }
 
+/* glibc learns from the first large block that is freed (a password's hash takes 19 MiB) to serve such blocks from its
+ * heap, and then keeps them. Large blocks shall go back to the system. */
+static void limit_heap(void) {
+    (void)mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024);
+    (void)mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
+}
+
 int main(int argc, char **argv) {
     config_t cfg;
     err_t err;
@@ -222,6 +230,7 @@ int main(int argc, char **argv) {
         router_print(stdout);
         return 0;
     }
+    limit_heap();
     log_init("gateway", LOG_INFO);
     if (config_load(CONFIG_GATEWAY, &cfg, &err) != ERR_OK) {
         return fail(&err);

@@ -1,13 +1,15 @@
 /*
  * Drives the job queue for tests/bench/queue/bench_queue.py and prints one JSON line per call.
  *
- *   bench_queue PATH TEST N K
+ *   bench_queue PATH TEST N K [BATCH]
  *     PATH  redis: the queue's scripts only, what a queue in Redis alone would do
  *           full:  queue.h as the daemons use it, every step fenced by a row of PostgreSQL
  *     TEST  enqueue   N jobs by K threads, each one at a time       -> seconds
  *           bulk      N jobs by one thread, many in one call        -> seconds
  *           process   N no-op jobs by K worker threads              -> seconds (the jobs wait already)
  *           dispatch  N jobs, one every K ms, to an idle worker     -> latencies in microseconds
+ *
+ *     BATCH how many jobs a worker of the redis path claims at a time (1)
  *
  * Job ids are made from 1..N in both paths; for "full" the rows are there already (the Python program makes them).
  * Settings come from the environment like those of a worker.
@@ -26,13 +28,13 @@
 #define MODEL "bench"
 #define USER "00000000-0000-4000-8000-000000000001"
 
-enum { MAX_THREADS = 64, BULK = 500 };
+enum { MAX_THREADS = 64, BULK = 500, BATCH_MAX = 64 };
 
 typedef struct {
     queue_t *q;
     pg_pool_t *pg;
     bool full;
-    int n, threads;
+    int n, threads, batch;
     atomic_int next, done, failed;
     int64_t *sent_us, *latency_us; /* dispatch */
 } bench_t;
@@ -122,12 +124,12 @@ static void enqueue_bulk(bench_t *b) {
 
 /* ---- process ---- */
 
-/* Claims with claim.lua alone. 1 and the id, 0 when nothing waits, -1 on failure. */
+/* Claims one job with claim.lua alone. 1 and the id, 0 when nothing waits, -1 on failure. */
 static int claim_redis(bench_t *b, const char *worker, const char *proc, char id[JOB_ID_LEN]) {
-    const char *argv[] = {proc, "sg:procs", "sg:lease", worker, "30000", "30000", "8", MODEL};
+    const char *argv[] = {proc, "sg:procs", "sg:lease", worker, "30000", "30000", "8", "1", MODEL};
     redisReply *r = NULL;
     err_t err = {0};
-    if (queue_eval(b->q, &b->q->lua.claim, 3, 8, argv, &r, &err) != ERR_OK) {
+    if (queue_eval(b->q, &b->q->lua.claim, 3, 9, argv, &r, &err) != ERR_OK) {
         fail(b, "claim", &err);
         return -1;
     }
@@ -139,16 +141,67 @@ static int claim_redis(bench_t *b, const char *worker, const char *proc, char id
     return got;
 }
 
-static void work_redis(bench_t *b, const char *worker) {
-    char proc[64], id[JOB_ID_LEN];
-    (void)snprintf(proc, sizeof proc, "sg:proc:%s", worker);
-    while (atomic_load(&b->done) < b->n) {
-        int got = claim_redis(b, worker, proc, id);
-        if (got <= 0 || !queue_release_drop(b->q, worker, id)) {
-            return;
-        }
-        atomic_fetch_add(&b->done, 1);
+/* What a worker of the redis path holds. */
+typedef struct {
+    const char *worker, *proc;
+    char ids[BATCH_MAX][JOB_ID_LEN];
+    int held;
+} hands_t;
+
+static void take(hands_t *h, const redisReply *r) {
+    h->held = r->type == REDIS_REPLY_ARRAY ? (int)(r->elements / 4) : 0;
+    for (int i = 0; i < h->held; i++) {
+        (void)snprintf(h->ids[i], JOB_ID_LEN, "%s", r->element[4 * i]->str);
     }
+}
+
+/* Ends the claims that are held and, in the same round trip as the last of them, claims the next. */
+static bool turn_over(bench_t *b, rds_conn_t *conn, hands_t *h) {
+    char limit[8];
+    (void)snprintf(limit, sizeof limit, "%d", b->batch);
+    const char *const claim[] = {h->proc, "sg:procs", "sg:lease", h->worker, "30000", "30000", "8", limit, MODEL};
+    for (int from = 0, last = 0; !last;) {
+        const char *argv[RDS_CALLS][6];
+        rds_call_t calls[RDS_CALLS];
+        int n = 0;
+        for (; n < RDS_CALLS - 1 && from < h->held; n++, from++) {
+            const char *const words[] = {h->proc, "sg:procs", "sg:lease", h->worker, h->ids[from], "drop"};
+            memcpy(argv[n], words, sizeof words);
+            calls[n] = (rds_call_t){.script = &b->q->lua.release, .nkeys = 3, .argc = 6, .argv = argv[n]};
+        }
+        last = from == h->held;
+        if (last) {
+            calls[n++] = (rds_call_t){.script = &b->q->lua.claim, .nkeys = 3, .argc = 9, .argv = claim};
+        }
+        err_t err = {0};
+        if (rds_eval_many(conn, calls, n, &err) != ERR_OK) {
+            fail(b, "release and claim", &err);
+            return false;
+        }
+        if (last) {
+            atomic_fetch_add(&b->done, h->held);
+            take(h, calls[n - 1].reply);
+        }
+        for (int i = 0; i < n; i++) {
+            freeReplyObject(calls[i].reply);
+        }
+    }
+    return true;
+}
+
+static void work_redis(bench_t *b, const char *worker) {
+    char proc[64];
+    (void)snprintf(proc, sizeof proc, "sg:proc:%s", worker);
+    hands_t hands = {.worker = worker, .proc = proc};
+    rds_conn_t *conn = NULL;
+    err_t err = {0};
+    if (rds_acquire(b->q->rds, &conn, &err) != ERR_OK) {
+        fail(b, "connect", &err);
+        return;
+    }
+    while (turn_over(b, conn, &hands) && hands.held > 0) {
+    }
+    rds_release(conn);
 }
 
 static bool complete_full(bench_t *b, const char *worker, queue_claim_t *c) {
@@ -342,8 +395,8 @@ static bool warm_up(bench_t *b, rds_pool_t *rds) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 5) {
-        (void)fprintf(stderr, "usage: bench_queue redis|full enqueue|bulk|process|dispatch N K\n");
+    if (argc < 5 || argc > 6) {
+        (void)fprintf(stderr, "usage: bench_queue redis|full enqueue|bulk|process|dispatch N K [BATCH]\n");
         return 2;
     }
     config_t cfg;
@@ -351,7 +404,9 @@ int main(int argc, char **argv) {
     rds_pool_t *rds = NULL;
     bench_t b = {.full = strcmp(argv[1], "full") == 0, .n = (int)strtol(argv[3], NULL, 10)};
     int k = (int)strtol(argv[4], NULL, 10);
-    if (b.n < 1 || b.n > 10000000 || k < 1 || k > 1000 || (k > MAX_THREADS && strcmp(argv[2], "dispatch") != 0)) {
+    b.batch = argc == 6 ? (int)strtol(argv[5], NULL, 10) : 1;
+    if (b.batch < 1 || b.batch > BATCH_MAX || b.n < 1 || b.n > 10000000 || k < 1 || k > 1000 ||
+        (k > MAX_THREADS && strcmp(argv[2], "dispatch") != 0)) {
         (void)fprintf(stderr, "N or K out of range\n");
         return 2;
     }

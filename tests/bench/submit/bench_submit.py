@@ -118,6 +118,26 @@ def process_cpu(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def measure(storage, images, seconds, repeat, connections):
+    """{connections: {system: figures}}; the two systems take turns."""
+    stack = common.BenchStack(env={"JWT_SECRET": SECRET, "MAX_QUEUED_PER_USER": "1000000",
+                                   "MAX_QUEUED_TOTAL": "1000000"}, storage=storage)
+    bench = Bench(stack, images)
+    try:
+        bench.start()
+        loads = {}
+        for c in connections:
+            runs = {"gateway": [], "express": []}
+            for _ in range(repeat):
+                for system in runs:
+                    runs[system].append(bench.run(system, seconds, c))
+            loads[str(c)] = summarise(runs)
+        return loads
+    finally:
+        bench.stop()
+        stack.stop()
+
+
 def summarise(runs):
     return {system: {"requestsPerSecond": common.spread([r["requests"] / r["seconds"] for r in list_]),
                      **{k: common.spread([r[k] for r in list_])
@@ -125,16 +145,16 @@ def summarise(runs):
             for system, list_ in runs.items()}
 
 
-def show(loads):
+def show(loads, storage):
     targets = []
     for connections, f in loads.items():
         def m(system, key, f=f):
             return f[system][key]["median"]
         rows = [[s, m(s, "requestsPerSecond"), m(s, "p50Us") / 1000, m(s, "p99Us") / 1000, m(s, "cpuUsPerRequest"),
                  m(s, "rssBytes") / 2**20] for s in f]
-        common.print_table(f"Submit, {connections} connections (median)",
+        common.print_table(f"Submit, {connections} connections, PostgreSQL on {storage} (median)",
                            ["system", "requests/s", "p50 ms", "p99 ms", "its CPU us/request", "RSS MiB"], rows)
-        at = f"{connections} connections"
+        at = f"{connections} connections, {storage}"
         targets += [
             common.target(f"submit requests/s against Express, {at}",
                           m("gateway", "requestsPerSecond") / m("express", "requestsPerSecond"), 5, unit="x"),
@@ -155,25 +175,13 @@ def main():
     connections = [int(c) for c in (args.connections or ("8" if args.quick else "8,32")).split(",")]
     machine = common.machine()
     images = 20000 if args.quick else 120000
-    stack = common.BenchStack(env={"JWT_SECRET": SECRET, "MAX_QUEUED_PER_USER": "1000000",
-                                   "MAX_QUEUED_TOTAL": "1000000"})
-    bench = Bench(stack, images)
-    try:
-        bench.start()
-        loads = {}
-        for c in connections:
-            runs = {"gateway": [], "express": []}
-            for _ in range(repeat):
-                for system in runs:
-                    runs[system].append(bench.run(system, seconds, c))
-            loads[str(c)] = summarise(runs)
-    finally:
-        bench.stop()
-        stack.stop()
-    targets = show(loads)
-    common.write("submit", args, machine, loads, targets, {
+    figures, targets = {}, []
+    for storage in ("memory",) if args.quick else ("disk", "memory"):
+        figures[storage] = measure(storage, images, seconds, repeat, connections)
+        targets += show(figures[storage], storage)
+    common.write("submit", args, machine, figures, targets, {
         "secondsPerRun": seconds, "repetitions": repeat, "images": images, "load": "wrk, 2 threads, closed loop, loopback",
-        "how": " ".join(__doc__.split("\n\n")[1].split()),
+        "how": " ".join(__doc__.split("\n\n")[1].split()), "storage": " ".join(common.BenchStack.__doc__.split()),
         "express": "one process, as the old system ran it", "gatewayThreads": 96})
 
 
