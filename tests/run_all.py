@@ -2,7 +2,7 @@
 """Runs the suites one after the other and adds up what they say.
 
 usage: tests/run_all.py [--build DIR] [--sanitized DIR] [SUITE…]
-Suites: unit, unit-sanitized, scripts, ui, integration, integration-sanitized, model, chaos, e2e (all of them when none is named).
+Suites: unit, unit-sanitized, scripts, ui, integration, integration-sanitized, model, chaos, bench, e2e (all of them when none is named).
 Ends with a table and one line "N passed, N failed, N skipped"; the exit status is 0 only when nothing failed.
 A suite that runs no test, or whose program ends badly without naming a failed test, counts as failed.
 """
@@ -161,6 +161,7 @@ def main():
                                                 "auth or bad_input or security or websocket or contract"),
         "model": lambda: model(a.build),
         "chaos": lambda: pytest(a.build, "tests/chaos", "-s"),
+        "bench": lambda: pytest(a.build, "tests/bench"),  # only that they run
         "e2e": lambda: e2e(a.build),
     }
     total, rows = Result(), []

@@ -245,6 +245,7 @@ def one_gateway(stack, count, projects, slow, seconds, rates):
     for i, c in enumerate(clients):
         c.projects = {SHARED, project_id(1 + i % projects)}
     reader, publisher, flooder = Reader(clients), Publisher(stack), Publisher(stack)
+    time.sleep(3 if count > 100 else 0.2)  # the handshakes' aftermath
     figures["many"] = phase(clients, publisher, rates[0], seconds,
                             lambda: project_id(random.randint(1, projects)))
     figures["all"] = phase(clients, publisher, rates[1], seconds, lambda: SHARED)
