@@ -142,7 +142,7 @@ def find_seeds(distance, mask, post):
     """Seed label image int [H, W]; every mask component that is big enough has a seed."""
     smooth = distance
     if post.get("distSigma", 0) > 0:
-        smooth = ndimage.gaussian_filter(distance, post["distSigma"], mode="nearest", truncate=3.0)
+        smooth = ndimage.gaussian_filter(distance, post["distSigma"], mode="reflect", truncate=4.0)
     seeds, n = ndimage.label((smooth >= post["seedThreshold"]) & mask, FOUR)
     seeds = drop_small(seeds, post["seedMinArea"])
     n = int(seeds.max())
