@@ -19,9 +19,6 @@
 #include "common/timeutil.h"
 #include "segworker/worker_internal.h"
 
-/* Added to the number of a claim that is handed back while its thread may still publish progress. */
-enum { SEQ_SKIP = 1 << 20 };
-
 void worker_sleep(worker_t *w, int64_t ms) {
     struct timespec until;
     (void)clock_gettime(CLOCK_MONOTONIC, &until);
@@ -233,11 +230,14 @@ static bool stop_jobs(worker_t *w) {
     for (int i = 0; i < w->nslots; i++) {
         (void)pthread_mutex_lock(&w->lock);
         bool busy = w->slots[i].busy;
+        bool given_up = w->slots[i].given_up;
         queue_claim_t c = w->slots[i].claim;
         (void)pthread_mutex_unlock(&w->lock);
-        if (busy) {
+        if (busy && given_up) {
             idle = false;
-            c.seq += SEQ_SKIP;
+        } else if (busy) {
+            idle = false;
+            c.seq += WORKER_SEQ_SKIP;
             err_t err;
             log_event(LOG_WARN, "a job did not stop in time and is handed back", "jobId", c.id, NULL);
             if (queue_hand_back(w->queue, w->id, &c, &err) != ERR_OK) {
@@ -331,7 +331,7 @@ int worker_main(const config_t *cfg) {
     }
     if (!idle) {
         log_msgf(LOG_WARN, "stopped with a job that did not answer");
-        _exit(0); /* its thread still uses what we would free */
+        _exit(w->stuck ? 1 : 0); /* its thread still uses what we would free */
     }
     release_parts(w);
     free(w);

@@ -7,7 +7,8 @@
 #include "common/config.h"
 
 /* Runs until SIGTERM or SIGINT. Called once, from the main thread, before any other thread exists. Returns the exit
- * code: 0 after a graceful stop, 1 when the start failed (what failed is in the log). SIGUSR1 toggles debug logging. */
+ * code: 0 after a graceful stop, 1 when the start failed or a job got stuck past its time-out (what happened is in the
+ * log; start it again). SIGUSR1 toggles debug logging. */
 int worker_main(const config_t *cfg);
 
 #endif

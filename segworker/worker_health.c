@@ -47,7 +47,7 @@ static err_kind_t beat(worker_t *w, buf_t *info, err_t *err) {
     int n = 0;
     (void)pthread_mutex_lock(&w->lock);
     for (int i = 0; i < w->nslots; i++) {
-        if (w->slots[i].busy) {
+        if (w->slots[i].busy && !w->slots[i].given_up) {
             memcpy(held[n], w->slots[i].claim.id, JOB_ID_LEN);
             ids[n] = held[n];
             slots[n++] = i;
@@ -106,6 +106,7 @@ void *worker_sweeper_run(void *arg) {
     bool complained = false;
     while (!w->quit) {
         err_t err;
+        worker_watch(w);
         err_kind_t rc = pg_query(w->pg, "SELECT 1", 0, NULL, NULL, &err);
         w->pg_ok = rc == ERR_OK;
         if (rc == ERR_OK) {

@@ -16,6 +16,8 @@
 #include "segworker/models.h"
 #include "segworker/pipeline/pipeline.h"
 
+/* Added to the number of a claim that is ended from outside while its thread may still publish progress. */
+enum { WORKER_SEQ_SKIP = 1 << 20 };
 enum { WORKER_MAX_MODELS = 64, WORKER_MAX_SLOTS = 64, WORKER_ID_SIZE = 96 };
 
 typedef struct {
@@ -29,8 +31,10 @@ typedef struct {
     pthread_t thread;
     bool started;
     bool busy;
-    queue_claim_t claim; /* as claimed; the thread works on its own copy */
-    atomic_bool lost;    /* the heartbeat learned that the lease is another's */
+    queue_claim_t claim;        /* as claimed; the thread works on its own copy */
+    int64_t computing_since_ms; /* monotonic; 0 = not in the pipeline */
+    bool given_up;              /* stuck past its time-out: ended from outside, see worker_watch.c */
+    atomic_bool lost;           /* the heartbeat learned that the lease is another's */
 } worker_slot_t;
 
 typedef struct worker {
@@ -56,6 +60,7 @@ typedef struct worker {
     atomic_bool stopping; /* claim nothing more */
     atomic_bool hurry;    /* give running jobs back */
     atomic_bool quit;     /* heartbeat and sweeper end */
+    atomic_bool stuck;    /* a slot was given up */
     atomic_bool pg_ok, redis_ok;
 } worker_t;
 
@@ -72,6 +77,9 @@ worker_model_t *worker_find_model(worker_t *w, const char *name);
 /* ---- worker_job.c ---- */
 void *worker_slot_run(void *slot);
 int worker_busy_count(worker_t *w);
+
+/* ---- worker_watch.c ---- */
+void worker_watch(worker_t *w); /* called every second by the sweeper's thread */
 
 /* ---- worker_health.c ---- */
 void *worker_heart_run(void *w);

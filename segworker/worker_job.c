@@ -39,7 +39,7 @@ int worker_busy_count(worker_t *w) {
     int n = 0;
     (void)pthread_mutex_lock(&w->lock);
     for (int i = 0; i < w->nslots; i++) {
-        n += w->slots[i].busy;
+        n += w->slots[i].busy && !w->slots[i].given_up;
     }
     (void)pthread_mutex_unlock(&w->lock);
     return n;
@@ -49,10 +49,18 @@ static void slot_set(worker_slot_t *slot, const queue_claim_t *c) {
     (void)pthread_mutex_lock(&slot->w->lock);
     slot->busy = c != NULL;
     slot->lost = false;
+    slot->given_up = false;
+    slot->computing_since_ms = 0;
     if (c) {
         slot->claim = *c;
     }
     (void)pthread_cond_broadcast(&slot->w->cond);
+    (void)pthread_mutex_unlock(&slot->w->lock);
+}
+
+static void slot_computes(worker_slot_t *slot, bool on) {
+    (void)pthread_mutex_lock(&slot->w->lock);
+    slot->computing_since_ms = on ? time_mono_ms() : 0;
     (void)pthread_mutex_unlock(&slot->w->lock);
 }
 
@@ -177,7 +185,9 @@ static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
     int64_t before = time_mono_ms();
     log_event(LOG_INFO, "job started", "jobId", c->id, "imageId", c->image_id, "model", c->model, NULL);
     observe_stage("queue", c->waited_s);
+    slot_computes(slot, true);
     err_kind_t rc = segment(&x, m, &result, &err);
+    slot_computes(slot, false);
     report_to_breaker(w, c, rc);
     if (rc == ERR_OK) {
         rc = store(&x, &result, &err);
