@@ -80,6 +80,12 @@ ERR_MUST err_kind_t queue_pause_model(queue_t *q, const char *model, bool paused
 /* Waits up to wait_ms for a job of one of the models. ERR_OK with *got == false: nothing came. */
 ERR_MUST err_kind_t queue_claim(queue_t *q, const char *worker_id, const char *const *models, int nmodels,
                                 int wait_ms, queue_claim_t *out, bool *got, err_t *err);
+/* The same for up to `most` jobs at once (1..QUEUE_CLAIM_MAX), as if they had been claimed one after the other: one script
+ * call and one statement. Waits for the first only. out has room for `most`; *got tells how many came. Each is a claim of
+ * its own: renewed, completed or failed by itself. */
+enum { QUEUE_CLAIM_MAX = 64 };
+ERR_MUST err_kind_t queue_claim_many(queue_t *q, const char *worker_id, const char *const *models, int nmodels, int most,
+                                     int wait_ms, queue_claim_t *out, int *got, err_t *err);
 /* Renews all leases of the worker in one call and refreshes its entry in sg:workers (info_json). lost[i] is set for ids
  * whose lease is no longer ours: stop that job. */
 ERR_MUST err_kind_t queue_renew(queue_t *q, const char *worker_id, const char *info_json,
@@ -98,6 +104,8 @@ ERR_MUST err_kind_t queue_complete_in_tx(queue_t *q, pg_conn_t *conn, queue_clai
                                          const char *timings_json, err_t *err);
 /* After the commit: frees the Redis side and publishes the event. */
 void queue_complete_done(queue_t *q, const char *worker_id, const queue_claim_t *c, int object_count);
+/* The same for claims that were committed together, in one script call and one pipeline of events. n <= QUEUE_CLAIM_MAX. */
+void queue_complete_done_many(queue_t *q, const char *worker_id, const queue_claim_t *c, const int *object_counts, int n);
 /* The job failed with err: retryable kinds go to delayed with full-jitter back-off while attempts are left, else failed.
  * ERR_CANCELLED -> cancelled. */
 ERR_MUST err_kind_t queue_fail(queue_t *q, const char *worker_id, queue_claim_t *c, const err_t *why, err_t *err);

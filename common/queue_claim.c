@@ -195,15 +195,17 @@ static bool copy_element(const redisReply *r, char *out, size_t room) {
     return r->type == REDIS_REPLY_STRING && r->len < room && snprintf(out, room, "%s", r->str) >= 0;
 }
 
-static err_kind_t claim_in_redis(queue_t *q, const char *worker_id, const char *const *models, int nmodels,
-                                 candidate_t *c, bool *got, err_t *err) {
-    char proc[192], lease[24], age[24], every[16];
+/* *n: how many were found, at most `most`. */
+static err_kind_t claim_in_redis(queue_t *q, const char *worker_id, const char *const *models, int nmodels, int most,
+                                 candidate_t *c, int *n, err_t *err) {
+    char proc[192], lease[24], age[24], every[16], count[16];
     const char *argv[MAX_MODELS + 8];
     int argc = 0;
     (void)snprintf(proc, sizeof proc, "sg:proc:%s", worker_id);
     (void)snprintf(lease, sizeof lease, "%lld", (long long)q->lease_ms);
     (void)snprintf(age, sizeof age, "%lld", (long long)q->tune.age_ms);
     (void)snprintf(every, sizeof every, "%d", q->tune.age_every);
+    (void)snprintf(count, sizeof count, "%d", most);
     argv[argc++] = proc;
     argv[argc++] = "sg:procs";
     argv[argc++] = "sg:lease";
@@ -211,18 +213,21 @@ static err_kind_t claim_in_redis(queue_t *q, const char *worker_id, const char *
     argv[argc++] = lease;
     argv[argc++] = age;
     argv[argc++] = every;
-    argv[argc++] = "1";
+    argv[argc++] = count;
     for (int i = 0; i < nmodels; i++) {
         argv[argc++] = models[i];
     }
     redisReply *r = NULL;
     err_kind_t rc = queue_eval(q, &q->lua.claim, 3, argc, argv, &r, err);
-    *got = false;
-    if (rc == ERR_OK && r->type == REDIS_REPLY_ARRAY && r->elements == 4) {
-        *got = copy_element(r->element[0], c->id, sizeof c->id) &&
-               copy_element(r->element[1], c->model, sizeof c->model) &&
-               copy_element(r->element[2], c->priority, sizeof c->priority) &&
-               copy_element(r->element[3], c->user, sizeof c->user);
+    *n = 0;
+    if (rc == ERR_OK && r->type == REDIS_REPLY_ARRAY && r->elements % 4 == 0) {
+        for (size_t i = 0; i < r->elements && *n < most; i += 4) {
+            candidate_t *one = &c[*n];
+            *n += copy_element(r->element[i], one->id, sizeof one->id) &&
+                  copy_element(r->element[i + 1], one->model, sizeof one->model) &&
+                  copy_element(r->element[i + 2], one->priority, sizeof one->priority) &&
+                  copy_element(r->element[i + 3], one->user, sizeof one->user);
+        }
     }
     if (r) {
         freeReplyObject(r);
@@ -240,87 +245,171 @@ static void put_back(queue_t *q, const char *worker_id, const candidate_t *c) {
     }
 }
 
-static void copy_column(char *out, size_t room, const PGresult *row, const char *column) {
-    const char *v = pg_get(row, 0, column);
+static void copy_column(char *out, size_t room, const PGresult *rows, int i, const char *column) {
+    const char *v = pg_get(rows, i, column);
     (void)snprintf(out, room, "%s", v ? v : "");
 }
 
-static void fill_claim(const PGresult *row, queue_claim_t *out) {
-    copy_column(out->id, sizeof out->id, row, "id");
-    copy_column(out->project_id, sizeof out->project_id, row, "project_id");
-    copy_column(out->image_id, sizeof out->image_id, row, "image_id");
-    copy_column(out->user_id, sizeof out->user_id, row, "user_id");
-    copy_column(out->model, sizeof out->model, row, "model");
-    copy_column(out->storage_key, sizeof out->storage_key, row, "storage_key");
-    out->threshold = pg_get_real(row, 0, "threshold", NAN);
-    out->detect_holes = pg_get_bool(row, 0, "detect_holes");
-    out->priority = (int)pg_get_int(row, 0, "priority", 5);
-    out->attempt = (int)pg_get_int(row, 0, "attempt", 1);
-    out->max_attempts = (int)pg_get_int(row, 0, "max_attempts", 1);
-    out->seq = pg_get_int(row, 0, "seq", 0);
-    out->waited_s = pg_get_real(row, 0, "waited", 0);
-}
-
-/* queued -> active. *taken is false when the row is not queued (any more). */
-static err_kind_t claim_row(queue_t *q, const char *worker_id, const char *job_id, queue_claim_t *out, bool *taken,
-                            err_t *err) {
+static void fill_claim(const PGresult *rows, int i, queue_claim_t *out) {
     *out = (queue_claim_t){0};
-    *taken = false;
-    err_kind_t rc = queue_random_hex(out->token, 32, err);
-    if (rc != ERR_OK) {
-        return rc;
-    }
-    const char *params[] = {job_id, out->token, worker_id};
-    PGresult *row = NULL;
-    rc = pg_query(q->pg,
-                  "WITH c AS (UPDATE jobs SET state = 'active', attempt = attempt + 1, token = $2, worker_id = $3, "
-                  "started_at = now(), stage = '', cancel_requested = false, error_code = NULL, error_message = NULL, "
-                  "error_detail = NULL, seq = GREATEST((attempt + 1)::bigint << 32, seq) + 1 "
-                  "WHERE id = $1 AND state = 'queued' RETURNING *) "
-                  "SELECT c.*, i.storage_key, GREATEST(0, extract(epoch FROM c.started_at - c.run_after)) AS waited "
-                  "FROM c JOIN images i ON i.id = c.image_id",
-                  3, params, &row, err);
-    if (rc != ERR_OK) {
-        return rc;
-    }
-    if (PQntuples(row) == 1) {
-        *taken = true;
-        fill_claim(row, out);
-    }
-    PQclear(row);
-    return ERR_OK;
+    copy_column(out->id, sizeof out->id, rows, i, "id");
+    copy_column(out->project_id, sizeof out->project_id, rows, i, "project_id");
+    copy_column(out->image_id, sizeof out->image_id, rows, i, "image_id");
+    copy_column(out->user_id, sizeof out->user_id, rows, i, "user_id");
+    copy_column(out->token, sizeof out->token, rows, i, "token");
+    copy_column(out->model, sizeof out->model, rows, i, "model");
+    copy_column(out->storage_key, sizeof out->storage_key, rows, i, "storage_key");
+    out->threshold = pg_get_real(rows, i, "threshold", NAN);
+    out->detect_holes = pg_get_bool(rows, i, "detect_holes");
+    out->priority = (int)pg_get_int(rows, i, "priority", 5);
+    out->attempt = (int)pg_get_int(rows, i, "attempt", 1);
+    out->max_attempts = (int)pg_get_int(rows, i, "max_attempts", 1);
+    out->seq = pg_get_int(rows, i, "seq", 0);
+    out->waited_s = pg_get_real(rows, i, "waited", 0);
 }
 
-err_kind_t queue_claim(queue_t *q, const char *worker_id, const char *const *models, int nmodels, int wait_ms,
-                       queue_claim_t *out, bool *got, err_t *err) {
-    *got = false;
+/* The candidates' ids and as many new tokens, as arrays for PostgreSQL. */
+static err_kind_t claim_arrays(const candidate_t *c, int n, buf_t *ids, buf_t *tokens, err_t *err) {
+    buf_puts(ids, "{");
+    buf_puts(tokens, "{");
+    for (int i = 0; i < n; i++) {
+        char token[65];
+        err_kind_t rc = queue_random_hex(token, 32, err);
+        if (rc != ERR_OK) {
+            return rc;
+        }
+        buf_printf(ids, "%s%s", i ? "," : "", c[i].id);
+        buf_printf(tokens, "%s%s", i ? "," : "", token);
+    }
+    buf_puts(ids, "}");
+    buf_puts(tokens, "}");
+    return ids->failed || tokens->failed
+               ? err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", "claim")
+               : ERR_OK;
+}
+
+/* queued -> active, in one statement. out, taken: one for each candidate; a row that is not queued (any more) is not
+ * taken. */
+static err_kind_t claim_rows(queue_t *q, const char *worker_id, const candidate_t *c, int n, queue_claim_t *out,
+                             bool *taken, err_t *err) {
+    buf_t ids, tokens;
+    buf_init(&ids, 1 << 20);
+    buf_init(&tokens, 1 << 20);
+    PGresult *rows = NULL;
+    err_kind_t rc = claim_arrays(c, n, &ids, &tokens, err);
+    if (rc == ERR_OK) {
+        const char *params[] = {ids.data, tokens.data, worker_id};
+        rc = pg_query(
+            q->pg,
+            "WITH c AS (UPDATE jobs SET state = 'active', attempt = attempt + 1, token = n.token, worker_id = $3, "
+            "started_at = now(), stage = '', cancel_requested = false, error_code = NULL, error_message = NULL, "
+            "error_detail = NULL, seq = GREATEST((attempt + 1)::bigint << 32, seq) + 1 "
+            "FROM unnest($1::uuid[], $2::text[]) AS n(job, token) "
+            "WHERE jobs.id = n.job AND state = 'queued' RETURNING jobs.*) "
+            "SELECT c.*, i.storage_key, GREATEST(0, extract(epoch FROM c.started_at - c.run_after)) AS waited "
+            "FROM c JOIN images i ON i.id = c.image_id",
+            3, params, &rows, err);
+    }
+    buf_free(&ids);
+    buf_free(&tokens);
+    for (int i = 0; i < n; i++) {
+        taken[i] = false;
+        for (int k = 0; rc == ERR_OK && k < PQntuples(rows) && !taken[i]; k++) {
+            taken[i] = strcmp(pg_get(rows, k, "id"), c[i].id) == 0;
+            if (taken[i]) {
+                fill_claim(rows, k, &out[i]);
+            }
+        }
+    }
+    if (rc == ERR_OK) {
+        PQclear(rows);
+    }
+    return rc;
+}
+
+static void publish_claims(queue_t *q, const queue_claim_t *c, int n) {
+    const char *projects[QUEUE_CLAIM_MAX], *jsons[QUEUE_CLAIM_MAX];
+    char *owned[QUEUE_CLAIM_MAX];
+    size_t count = 0;
+    for (int i = 0; i < n; i++) {
+        queue_event_t e = {.project_id = c[i].project_id,
+                           .image_id = c[i].image_id,
+                           .job_id = c[i].id,
+                           .seq = c[i].seq,
+                           .state = JOB_ACTIVE,
+                           .attempt = c[i].attempt,
+                           .position = -1,
+                           .object_count = -1};
+        char *json = queue_event_json(&e);
+        if (json) {
+            projects[count] = c[i].project_id;
+            owned[count] = json;
+            jsons[count++] = json;
+        }
+    }
+    events_publish_many(q->rds, count, projects, jsons);
+    for (size_t i = 0; i < count; i++) {
+        free(owned[i]);
+    }
+}
+
+/* One look: Redis, then the rows. *stale: ids that Redis gave and PostgreSQL did not; they are dropped. */
+static err_kind_t claim_once(queue_t *q, const char *worker_id, const char *const *models, int nmodels, int most,
+                             queue_claim_t *out, int *got, int *stale, err_t *err) {
+    candidate_t c[QUEUE_CLAIM_MAX];
+    bool taken[QUEUE_CLAIM_MAX];
+    int n = 0;
+    *got = *stale = 0;
+    err_kind_t rc = claim_in_redis(q, worker_id, models, nmodels, most, c, &n, err);
+    if (rc != ERR_OK || n == 0) {
+        return rc;
+    }
+    for (int i = 0; i < n; i++) {
+        queue_held_add(q, c[i].id, worker_id); /* first, so that no cancellation falls between the two steps */
+    }
+    rc = claim_rows(q, worker_id, c, n, out, taken, err);
+    for (int i = n - 1; rc != ERR_OK && i >= 0; i--) { /* the last first: each goes to the head of its list */
+        queue_held_remove(q, c[i].id);
+        put_back(q, worker_id, &c[i]);
+    }
+    for (int i = 0; rc == ERR_OK && i < n; i++) {
+        if (!taken[i]) { /* cancelled, deleted, or a leftover of an older Redis */
+            queue_held_remove(q, c[i].id);
+            (void)queue_release_drop(q, worker_id, c[i].id);
+            ++*stale;
+        } else {
+            if (*got != i) {
+                out[*got] = out[i];
+            }
+            ++*got;
+        }
+    }
+    return rc;
+}
+
+err_kind_t queue_claim_many(queue_t *q, const char *worker_id, const char *const *models, int nmodels, int most,
+                            int wait_ms, queue_claim_t *out, int *got, err_t *err) {
+    *got = 0;
     if (nmodels < 1 || nmodels > MAX_MODELS) {
         return err_set(err, ERR_INVALID, "models_invalid", "A worker serves between 1 and 64 models.", "%d", nmodels);
+    }
+    if (most < 1 || most > QUEUE_CLAIM_MAX) {
+        return err_set(err, ERR_INVALID, "claims_invalid", "Between 1 and 64 jobs are claimed at once.", "%d", most);
     }
     start_cancel_subscription(q);
     int64_t deadline = time_mono_ms() + wait_ms;
     for (int stale = 0; stale < MAX_STALE;) {
-        candidate_t c = {0};
-        bool found = false;
-        err_kind_t rc = claim_in_redis(q, worker_id, models, nmodels, &c, &found, err);
+        int dropped = 0;
+        err_kind_t rc = claim_once(q, worker_id, models, nmodels, most, out, got, &dropped, err);
         if (rc != ERR_OK) {
             return rc;
         }
-        if (found) {
-            queue_held_add(q, c.id, worker_id); /* first, so that no cancellation falls between the two steps */
-            rc = claim_row(q, worker_id, c.id, out, got, err);
-            if (!*got) {
-                queue_held_remove(q, c.id);
-            }
-            if (rc != ERR_OK) {
-                put_back(q, worker_id, &c);
-                return rc;
-            }
-            if (*got) {
-                break;
-            }
-            stale++; /* cancelled, deleted, or a leftover of an older Redis */
-            (void)queue_release_drop(q, worker_id, c.id);
+        if (*got > 0) {
+            publish_claims(q, out, *got);
+            return ERR_OK;
+        }
+        stale += dropped;
+        if (dropped > 0) {
             continue;
         }
         int64_t left = deadline - time_mono_ms();
@@ -332,18 +421,15 @@ err_kind_t queue_claim(queue_t *q, const char *worker_id, const char *const *mod
             return rc;
         }
     }
-    if (*got) {
-        queue_event_t e = {.project_id = out->project_id,
-                           .image_id = out->image_id,
-                           .job_id = out->id,
-                           .seq = out->seq,
-                           .state = JOB_ACTIVE,
-                           .attempt = out->attempt,
-                           .position = -1,
-                           .object_count = -1};
-        queue_event_publish(q, &e);
-    }
     return ERR_OK;
+}
+
+err_kind_t queue_claim(queue_t *q, const char *worker_id, const char *const *models, int nmodels, int wait_ms,
+                       queue_claim_t *out, bool *got, err_t *err) {
+    int n = 0;
+    err_kind_t rc = queue_claim_many(q, worker_id, models, nmodels, 1, wait_ms, out, &n, err);
+    *got = n == 1;
+    return rc;
 }
 
 void queue_report_run(queue_t *q, const queue_claim_t *c, bool ok) {

@@ -84,19 +84,69 @@ err_kind_t queue_complete_in_tx(queue_t *q, pg_conn_t *conn, queue_claim_t *c, i
                    c->attempt);
 }
 
+/* release.lua with 'drop' for all of them; should it fail, their leases run out. */
+static void drop_many(queue_t *q, const char *worker_id, const queue_claim_t *c, int n) {
+    char proc[192];
+    const char *argv[9 + QUEUE_CLAIM_MAX];
+    int argc = 0;
+    (void)snprintf(proc, sizeof proc, "sg:proc:%s", worker_id);
+    argv[argc++] = proc;
+    argv[argc++] = "sg:procs";
+    argv[argc++] = "sg:lease";
+    argv[argc++] = worker_id;
+    argv[argc++] = c[0].id;
+    argv[argc++] = "drop";
+    argv[argc++] = ""; /* model, priority and user matter only to what waits again */
+    argv[argc++] = "";
+    argv[argc++] = "";
+    for (int i = 1; i < n; i++) {
+        argv[argc++] = c[i].id;
+    }
+    err_t err;
+    if (queue_eval(q, &q->lua.release, 3, argc, argv, NULL, &err) != ERR_OK) {
+        log_event(LOG_WARN, "could not release jobs in Redis; their leases will run out", "jobId", c[0].id, "detail",
+                  err.detail, NULL);
+    }
+}
+
+void queue_complete_done_many(queue_t *q, const char *worker_id, const queue_claim_t *c, const int *object_counts,
+                              int n) {
+    const char *projects[QUEUE_CLAIM_MAX], *jsons[QUEUE_CLAIM_MAX];
+    char *owned[QUEUE_CLAIM_MAX];
+    size_t count = 0;
+    n = n < QUEUE_CLAIM_MAX ? n : QUEUE_CLAIM_MAX;
+    if (n <= 0) {
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        queue_held_remove(q, c[i].id);
+    }
+    drop_many(q, worker_id, c, n);
+    for (int i = 0; i < n; i++) {
+        queue_event_t e = {.project_id = c[i].project_id,
+                           .image_id = c[i].image_id,
+                           .job_id = c[i].id,
+                           .seq = c[i].seq,
+                           .state = JOB_COMPLETED,
+                           .progress = 1,
+                           .attempt = c[i].attempt,
+                           .position = -1,
+                           .object_count = object_counts[i]};
+        char *json = queue_event_json(&e);
+        if (json) {
+            projects[count] = c[i].project_id;
+            owned[count] = json;
+            jsons[count++] = json;
+        }
+    }
+    events_publish_many(q->rds, count, projects, jsons);
+    for (size_t i = 0; i < count; i++) {
+        free(owned[i]);
+    }
+}
+
 void queue_complete_done(queue_t *q, const char *worker_id, const queue_claim_t *c, int object_count) {
-    queue_held_remove(q, c->id);
-    (void)queue_release_drop(q, worker_id, c->id);
-    queue_event_t e = {.project_id = c->project_id,
-                       .image_id = c->image_id,
-                       .job_id = c->id,
-                       .seq = c->seq,
-                       .state = JOB_COMPLETED,
-                       .progress = 1,
-                       .attempt = c->attempt,
-                       .position = -1,
-                       .object_count = object_count};
-    queue_event_publish(q, &e);
+    queue_complete_done_many(q, worker_id, c, &object_count, 1);
 }
 
 err_kind_t queue_fail(queue_t *q, const char *worker_id, queue_claim_t *c, const err_t *why, err_t *err) {

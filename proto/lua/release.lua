@@ -4,32 +4,44 @@
 -- KEYS[1]  sg:proc:<worker>   KEYS[2]  sg:procs   KEYS[3]  sg:lease
 -- ARGV[1]  worker id   ARGV[2]  job id   ARGV[3]  'drop', 'front' or 'back'
 -- ARGV[4]  model   ARGV[5]  priority   ARGV[6]  user id   (used unless 'drop')
--- Reply    1, or 0 when the job is no longer this worker's (then only the worker's own list was cleaned)
+-- ARGV[7…] further job ids, with 'drop' only
+-- Reply    number of claims ended; a job that is no longer this worker's is only taken out of the worker's own list
 --
 -- Touches sg:job:<id> and, unless 'drop', what enqueue.lua touches.
 local worker, id = ARGV[1], ARGV[2]
-local key = 'sg:job:' .. id
 
-redis.call('LREM', KEYS[1], 0, id)
+-- Ends the claim of one job. False: it is no longer this worker's.
+local function let_go(one)
+    local key = 'sg:job:' .. one
+    redis.call('LREM', KEYS[1], 0, one)
+    if redis.call('EXISTS', key) == 1 and redis.call('HGET', key, 'worker') ~= worker then
+        return false
+    end
+    redis.call('ZREM', KEYS[3], one)
+    redis.call('DEL', key)
+    if ARGV[3] == 'drop' then
+        -- A worker that was thought dead and still heartbeats must learn that the job is not its own any more.
+        redis.call('HSET', key, 'worker', '')
+        redis.call('EXPIRE', key, 7200)
+    end
+    return true
+end
+
+local ended = let_go(id) and 1 or 0
+if ARGV[3] == 'drop' then
+    for i = 7, #ARGV do
+        ended = ended + (let_go(ARGV[i]) and 1 or 0)
+    end
+end
 if redis.call('EXISTS', KEYS[1]) == 0 then
     redis.call('SREM', KEYS[2], worker)
 end
-local known = redis.call('EXISTS', key) == 1
-if known and redis.call('HGET', key, 'worker') ~= worker then
-    return 0
-end
-redis.call('ZREM', KEYS[3], id)
-redis.call('DEL', key)
-
-if ARGV[3] == 'drop' then
-    -- A worker that was thought dead and still heartbeats must learn that the job is not its own any more.
-    redis.call('HSET', key, 'worker', '')
-    redis.call('EXPIRE', key, 7200)
-    return 1
+if ARGV[3] == 'drop' or ended == 0 then
+    return ended
 end
 
 local now = redis.call('TIME')
-local model, priority, user = ARGV[4], ARGV[5], ARGV[6]
+local key, model, priority, user = 'sg:job:' .. id, ARGV[4], ARGV[5], ARGV[6]
 local q = 'sg:q:' .. model .. ':' .. priority .. ':' .. user
 local ring = 'sg:ring:' .. model .. ':' .. priority
 redis.call('HSET', key, 'model', model, 'priority', priority, 'user', user, 'list', q,
