@@ -24,7 +24,7 @@ CFG_INT(max_upload_size, "MAX_UPLOAD_SIZE", 2147483648LL, 1024, 1099511627776LL,
 CFG_INT(request_timeout_ms, "REQUEST_TIMEOUT", 30000, 1000, 600000, CONFIG_GATEWAY, "ms that one read of a request may take")
 CFG_STR(allowed_origins, "ALLOWED_ORIGINS", "", CONFIG_GATEWAY, "further origins for CORS and WebSocket, comma-separated")
 CFG_SECRET(jwt_secret, "JWT_SECRET", "", CONFIG_GATEWAY, "at least 32 characters; signs access tokens (empty: generated and kept in TLS_DIR)")
-CFG_INT(access_ttl_s, "ACCESS_TOKEN_TTL", 900, 30, 86400, CONFIG_GATEWAY, "seconds an access token is valid")
+CFG_INT(access_ttl_s, "ACCESS_TOKEN_TTL", 900, 5, 86400, CONFIG_GATEWAY, "seconds an access token is valid")
 CFG_INT(refresh_ttl_s, "REFRESH_TOKEN_TTL", 2592000, 60, 31536000, CONFIG_GATEWAY, "seconds a refresh token is valid")
 CFG_BOOL(allow_registration, "ALLOW_REGISTRATION", true, CONFIG_GATEWAY, "may people make their own accounts")
 CFG_INT(login_rate, "LOGIN_RATE_LIMIT", 20, 1, 100000, CONFIG_GATEWAY, "failed sign-ins per address and quarter of an hour")
