@@ -8,6 +8,7 @@
  *   queue_finish.c   the worker's side at its end: complete, fail, hand back
  *   queue_sweep.c    recovery; queue_audit.c: comparison with Redis, clean-up
  *   queue_models.c   pausing and resuming a model
+ *   queue_eta.c      estimates
  *   queue_status.c   figures
  *
  * Every change of state is one SQL statement that names the state it starts from, so that two parties that try the same
@@ -26,7 +27,7 @@
 #include "queue_internal.h"
 
 extern const char lua_enqueue[], lua_claim[], lua_renew[], lua_release[], lua_remove[], lua_cancel[], lua_recover[],
-    lua_restore[], lua_progress[], lua_position[], lua_pause[];
+    lua_restore[], lua_progress[], lua_position[], lua_pause[], lua_measured[];
 
 static const char *const STATE_NAMES[] = {"queued", "active", "delayed", "completed", "failed", "cancelled"};
 enum { STATE_COUNT = sizeof STATE_NAMES / sizeof STATE_NAMES[0] };
@@ -82,6 +83,7 @@ static void init_scripts(queue_scripts_t *lua) {
     rds_script_init(&lua->progress, "progress", lua_progress);
     rds_script_init(&lua->position, "position", lua_position);
     rds_script_init(&lua->pause, "pause", lua_pause);
+    rds_script_init(&lua->measured, "measured", lua_measured);
 }
 
 err_kind_t queue_create(const config_t *cfg, pg_pool_t *pg, rds_pool_t *rds, queue_t **out, err_t *err) {
@@ -122,6 +124,11 @@ err_kind_t queue_create(const config_t *cfg, pg_pool_t *pg, rds_pool_t *rds, que
         free(q);
         return rc != ERR_OK ? rc : err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", "mutex");
     }
+    if (pthread_mutex_init(&q->pace_lock, NULL) != 0) {
+        (void)pthread_mutex_destroy(&q->lock);
+        free(q);
+        return err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", "mutex");
+    }
     (void)snprintf(q->sweeper_id, sizeof q->sweeper_id, "sweeper-%s", nonce);
     queue_metrics_attach(q);
     *out = q;
@@ -144,6 +151,7 @@ void queue_destroy(queue_t *q) {
         free(q->held);
         q->held = next;
     }
+    (void)pthread_mutex_destroy(&q->pace_lock);
     (void)pthread_mutex_destroy(&q->lock);
     free(q);
 }

@@ -64,6 +64,10 @@ ERR_MUST err_kind_t queue_cancel_many(queue_t *q, queue_scope_t scope, const cha
 ERR_MUST err_kind_t queue_retry_failed(queue_t *q, const char *project_id, int *retried, err_t *err);
 /* Position of a waiting job (0 = next), -1 unknown / not waiting. */
 int queue_position(queue_t *q, const char *job_id, const char *model, int priority);
+/* Seconds until a job is done, from measured times; NaN when nothing was measured or no worker runs the model now.
+ * ahead: jobs that run before it (queue_position). */
+double queue_eta_waiting(queue_t *q, const char *model, double ahead);
+double queue_eta_active(queue_t *q, const char *model, double progress);
 /* Live progress of an active job from Redis; false when none is known. stage has room for 24 bytes. */
 bool queue_progress(queue_t *q, const char *job_id, double *progress, char *stage, int64_t *seq);
 
@@ -97,6 +101,9 @@ bool queue_is_cancelled(queue_t *q, const char *job_id);
 
 /* Tells the model's circuit breaker how the run of a job ended, before the claim is ended; see breaker_report. */
 void queue_report_run(queue_t *q, const queue_claim_t *c, bool ok);
+
+/* Notes how long a job took from its claim to its commit, for the estimates. */
+void queue_note_seconds(queue_t *q, const char *model, double seconds);
 
 /* Completion is two steps so that polygons and state commit together: call this inside the caller's transaction; it updates
  * the row under the fence. ERR_CONFLICT "claim_lost": roll back, the result is not ours to write (I2). */

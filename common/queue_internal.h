@@ -33,6 +33,21 @@ typedef struct {
     int64_t turn_ms;          /* when a sweeper has not ended its turn by then, another may begin one */
 } queue_tuning_t;
 
+enum { QUEUE_PACES_MAX = 256 };
+
+/* How fast a model's jobs are done. */
+typedef struct {
+    char model[64];
+    double mean_s;         /* NaN: nothing was measured */
+    double slots, running; /* of the live workers that run it; no slots while it is paused */
+} queue_pace_t;
+
+typedef struct {
+    int64_t valid_until_ms;
+    int count;
+    queue_pace_t models[QUEUE_PACES_MAX];
+} queue_paces_t;
+
 /* A claim that this process holds. */
 typedef struct queue_held {
     char id[JOB_ID_LEN];
@@ -45,8 +60,7 @@ typedef struct queue_held {
 } queue_held_t;
 
 typedef struct {
-    rds_script_t enqueue, claim, renew, release, remove, cancel, recover, restore, progress, position,
-        pause;
+    rds_script_t enqueue, claim, renew, release, remove, cancel, recover, restore, progress, position, pause, measured;
 } queue_scripts_t;
 
 struct queue {
@@ -57,6 +71,9 @@ struct queue {
     breaker_settings_t breaker;
     queue_scripts_t lua;
     char sweeper_id[64];
+
+    pthread_mutex_t pace_lock; /* guards paces; held while Redis is asked */
+    queue_paces_t paces;
 
     pthread_mutex_t lock; /* guards everything below */
     queue_held_t *held;
@@ -102,7 +119,8 @@ bool queue_release_drop(queue_t *q, const char *worker_id, const char *job_id);
  * Redis fails, rows that did not get there become part of the outbox again. */
 ERR_MUST err_kind_t queue_push_rows(queue_t *q, const PGresult *rows, bool publish, err_t *err);
 
-/* Publishes a `job` message with this state for rows from..to-1 (QUEUE_PUSH_COLUMNS), in one pipeline. At most QUEUE_PAGE. */
+/* Publishes a `job` message with this state for rows from..to-1 (QUEUE_PUSH_COLUMNS), in one pipeline. At most
+ * QUEUE_PAGE. */
 void queue_publish_rows(queue_t *q, const PGresult *rows, int from, int to, job_state_t state);
 
 /* A random string of 2*bytes hex digits; out has room for the NUL. bytes <= 32. */
@@ -114,7 +132,8 @@ void queue_held_remove(queue_t *q, const char *job_id);
 void queue_held_cancel(queue_t *q, const char *job_id);
 
 /* ---- parts of a sweep (queue_audit.c), each on a connection of the caller ---- */
-/* Rows that were pushed less than grace_ms ago are left out. *relisted: rows that were in no list and are pushed again. */
+/* Rows that were pushed less than grace_ms ago are left out. *relisted: rows that were in no list and are pushed again.
+ */
 ERR_MUST err_kind_t queue_audit_run(queue_t *q, pg_conn_t *conn, int64_t grace_ms, int *relisted, err_t *err);
 ERR_MUST err_kind_t queue_housekeeping_run(queue_t *q, pg_conn_t *conn, err_t *err);
 

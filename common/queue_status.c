@@ -5,6 +5,7 @@
  * (100 ms to 5 s): many viewers cost what one costs.
  */
 #include <cjson/cJSON.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -196,6 +197,26 @@ static void add_workers(queue_t *q, cJSON *body) {
     }
 }
 
+/* Until the last of the models' waiting jobs is done; null when none waits or runs, or nothing is known. */
+static void add_eta(queue_t *q, cJSON *body) {
+    double longest = NAN;
+    const cJSON *m = NULL;
+    cJSON_ArrayForEach(m, cJSON_GetObjectItem(body, "byModel")) {
+        const char *name = cJSON_GetObjectItem(m, "model")->valuestring;
+        double waiting = cJSON_GetObjectItem(m, "waiting")->valuedouble;
+        double active = cJSON_GetObjectItem(m, "active")->valuedouble;
+        double eta = waiting > 0  ? queue_eta_waiting(q, name, waiting - 1)
+                     : active > 0 ? queue_eta_active(q, name, 0.5)
+                                  : NAN;
+        longest = isnan(longest) || eta > longest ? eta : longest;
+    }
+    if (isnan(longest)) {
+        (void)cJSON_AddNullToObject(body, "etaSeconds");
+    } else {
+        (void)cJSON_AddNumberToObject(body, "etaSeconds", longest);
+    }
+}
+
 /* The breaker of each model of byModel; empty while Redis is away. */
 static void add_breakers(queue_t *q, cJSON *body) {
     const char *names[BREAKER_MODELS_MAX];
@@ -244,6 +265,7 @@ err_kind_t queue_status_json(queue_t *q, char **json, err_t *err) {
         rc = add_models(q, body, err);
         add_workers(q, body);
         add_breakers(q, body);
+        add_eta(q, body);
         *json = rc == ERR_OK ? cJSON_PrintUnformatted(body) : NULL;
         ok = rc != ERR_OK || *json;
     }

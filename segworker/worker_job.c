@@ -198,6 +198,7 @@ static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
         (void)snprintf(objects, sizeof objects, "%u", result.count);
         log_event(LOG_INFO, "job completed", "jobId", c->id, "model", c->model, "objects", objects, "ms", ms, NULL);
         count_outcome(c, "completed");
+        queue_note_seconds(w->queue, c->model, (double)(time_mono_ms() - before) / 1000.0);
     } else {
         err.kind = rc;
         end_badly(&x, &err);

@@ -42,6 +42,7 @@ cJSON *job_json(queue_t *q, const PGresult *res, int row, bool live) {
     double progress = strcmp(state, "completed") == 0 ? 1.0 : 0.0;
     int64_t seq = pg_get_int(res, row, "job_seq", 1), live_seq = 0;
     int position = -1;
+    double eta = NAN;
     if (live && strcmp(state, "active") == 0) {
         double live_progress = 0;
         /* A leftover of an earlier attempt has a smaller number and is not believed. */
@@ -50,8 +51,10 @@ cJSON *job_json(queue_t *q, const PGresult *res, int row, bool live) {
             progress = live_progress;
             stage = live_stage;
         }
+        eta = queue_eta_active(q, model, progress);
     } else if (live && strcmp(state, "queued") == 0) {
         position = queue_position(q, id, model, priority);
+        eta = queue_eta_waiting(q, model, position);
     }
 
     cJSON_AddStringToObject(json, "id", id);
@@ -72,6 +75,7 @@ cJSON *job_json(queue_t *q, const PGresult *res, int row, bool live) {
     cJSON_AddNumberToObject(json, "attempt", (double)pg_get_int(res, row, "job_attempt", 0));
     cJSON_AddNumberToObject(json, "maxAttempts", (double)pg_get_int(res, row, "job_max_attempts", 3));
     add_number(json, "position", position >= 0 ? position : NAN);
+    add_number(json, "etaSeconds", eta);
     const char *code = pg_get(res, row, "job_error_code");
     if (code) {
         const char *message = pg_get(res, row, "job_error_message");

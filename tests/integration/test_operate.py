@@ -68,3 +68,32 @@ def test_cancel_and_retry_ten_thousand(own_stack):
     print(f"10,000 jobs cancelled in {cancelled:.2f} s, retried in {retried:.2f} s")
     assert cancelled < 10 and retried < 10
     assert c.post(f"{path}/cancel").json == {"cancelled": 10000}
+
+
+def test_estimates(own_stack):
+    """Measured times become estimates of waiting and running jobs, in jobs, lists and the queue's status."""
+    s = own_stack(workers=1)
+    c = Client(s).register()
+    p = c.project()
+    job = c.segment(c.upload(p, SMALL, "first.png").json, model="nuclei")["jobId"]
+    done = c.wait_job(job)
+    assert done["state"] == "completed" and done["etaSeconds"] is None
+    wait_until(lambda: s.redis_cli("HGET", "sg:seconds", "nuclei"), 5, "a measured time")
+    boss = admin(s)
+    time.sleep(1.1)                                    # what is known about workers is a second old at most
+    jobs = [c.segment(c.upload(p, SMALL, f"{n}.png").json, model="nuclei")["jobId"] for n in range(30)]
+    listed = [j for j in c.get("/api/segmentation/jobs?state=queued&limit=100").json["items"] if j["position"] is not None]
+    if len(listed) > 1:
+        listed.sort(key=lambda j: j["position"])
+        assert all(j["etaSeconds"] > 0 for j in listed) and listed[0]["etaSeconds"] < listed[-1]["etaSeconds"]
+        assert c.get("/api/segmentation/queue/status").json["etaSeconds"] > 0
+    assert boss.post("/api/models/nuclei/pause").status == 200
+    for j in jobs:
+        wait_until(lambda j=j: c.get(f"/api/segmentation/job/{j}").json["state"] != "active", 30, "the running job's end")
+    time.sleep(1.1)
+    for j in jobs:
+        assert c.get(f"/api/segmentation/job/{j}").json["etaSeconds"] is None
+    assert boss.post("/api/models/nuclei/resume").status == 200
+    for j in jobs:
+        assert c.wait_job(j)["state"] == "completed"
+    assert c.get("/api/segmentation/queue/status").json["etaSeconds"] is None

@@ -3,6 +3,7 @@
  */
 #include "tests/unit/support/cmocka_all.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -226,6 +227,38 @@ static void test_claims_go_back_in_order_when_the_database_is_away(void **state)
     }
 }
 
+/* ---- estimates ---- */
+
+static void test_estimates_follow_what_was_measured(void **state) {
+    (void)state;
+    qf_reset();
+    qf.q->paces.valid_until_ms = 0;
+    assert_true(isnan(queue_eta_waiting(qf.q, "nuclei", 0)));
+    for (int i = 0; i < 40; i++) {
+        queue_note_seconds(qf.q, "nuclei", i < 10 ? 100 : 4); /* it became faster */
+    }
+    qf.q->paces.valid_until_ms = 0;
+    assert_true(isnan(queue_eta_waiting(qf.q, "nuclei", 0))); /* no worker */
+    double mean = queue_eta_active(qf.q, "nuclei", 0);
+    assert_true(mean > 4 && mean < 12);
+    assert_float_equal(queue_eta_active(qf.q, "nuclei", 0.75), mean / 4, 1e-6);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(queue_renew(qf.q, i ? "w1" : "w2",
+                                     "{\"models\":[\"nuclei\",\"spheroid\"],\"slots\":2,\"active\":1}", NULL, 0, NULL,
+                                     NULL),
+                         ERR_OK);
+    }
+    qf.q->paces.valid_until_ms = 0;
+    assert_float_equal(queue_eta_waiting(qf.q, "nuclei", 0), mean * 1.25, 1e-6);
+    assert_float_equal(queue_eta_waiting(qf.q, "nuclei", 7), mean * 3, 1e-6);
+    assert_true(isnan(queue_eta_waiting(qf.q, "spheroid", 0))); /* not measured */
+    assert_true(isnan(queue_eta_waiting(qf.q, "nuclei", -1)));  /* its place is not known */
+    add_models();
+    assert_int_equal(queue_pause_model(qf.q, "nuclei", true, NULL), ERR_OK);
+    qf.q->paces.valid_until_ms = 0;
+    assert_true(isnan(queue_eta_waiting(qf.q, "nuclei", 0)));
+}
+
 int main(void) {
     if (!private_pg_available() || !private_redis_available()) {
         return 0;
@@ -238,6 +271,7 @@ int main(void) {
         cmocka_unit_test(test_cancel_the_jobs_of_an_image),
         cmocka_unit_test(test_claim_many_follows_the_order_of_single_claims),
         cmocka_unit_test(test_claims_go_back_in_order_when_the_database_is_away),
+        cmocka_unit_test(test_estimates_follow_what_was_measured),
     };
     return cmocka_run_group_tests(tests, qf_setup, qf_teardown);
 }
