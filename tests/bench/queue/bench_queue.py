@@ -191,7 +191,7 @@ def main():
     common.node_modules()
     sizes = {"jobs": 300, "full": 50, "memory": 100, "dispatch": 20, "waiting": 1000} if args.quick else \
             {"jobs": 20000, "full": 1000, "memory": 5000, "dispatch": 300, "waiting": 10000}
-    repeat = args.repeat or (1 if args.quick else 5)
+    repeat = args.repeat or (1 if args.quick else 3)
     machine = common.machine()
     stack, fast = common.BenchStack(), common.BenchStack(storage="memory")
     try:

@@ -11,7 +11,7 @@ import jwt from 'jsonwebtoken';
 import pg from 'pg';
 
 const env = process.env;
-const pool = new pg.Pool({ connectionString: env.DATABASE_URL, max: 20 });
+const pool = new pg.Pool({ connectionString: env.DATABASE_URL, max: Number(env.POOL) });
 const url = new URL(env.REDIS_URL);
 const queue = new Queue('bench', { connection: {
     host: url.hostname, port: Number(url.port), password: decodeURIComponent(url.password) } });
