@@ -2,8 +2,8 @@
 import time
 
 import images
-from api import Client
-from harness import wait_until
+from api import Client, WebSocket
+from harness import ROOT, wait_until
 from test_contract import check
 
 SMALL = images.png(images.nuclei()[0])
@@ -97,3 +97,28 @@ def test_estimates(own_stack):
     for j in jobs:
         assert c.wait_job(j)["state"] == "completed"
     assert c.get("/api/segmentation/queue/status").json["etaSeconds"] is None
+
+
+def test_both_daemons_run_with_the_least_rights_in_redis(own_stack):
+    """proto/redis-acl.conf is enough for a whole job, its cancellation and recovery, and for live events."""
+    s = own_stack(start=False, workers=0)
+    s.start_postgres()
+    s.start_redis()
+    line = next(x for x in (ROOT / "proto/redis-acl.conf").read_text().splitlines() if x.startswith("user spheroseg "))
+    assert s.redis_cli("ACL", "SETUSER", *line.replace("@PASSWORD@", "least").split()[1:]) == "OK"
+    s.env["REDIS_URL"] = f"redis://spheroseg:least@127.0.0.1:{s.redis_port}/0"
+    s.start_gateway()
+    s.add_worker()
+    c = Client(s).register()
+    p = c.project()
+    socket = WebSocket(c)
+    socket.send({"type": "subscribe", "projectId": p["id"]})
+    job = c.segment(c.upload(p, SMALL).json)["jobId"]
+    while (message := socket.receive()).get("state") != "completed":
+        assert message["type"] != "error"
+    assert c.wait_job(job)["state"] == "completed"
+    assert c.post(f"/api/projects/{p['id']}/segmentation", {"all": True}).status == 202
+    assert c.post(f"/api/projects/{p['id']}/segmentation/cancel").status == 200
+    time.sleep(2)                                      # sweeps and heartbeats
+    logs = s.gateway.log.read_text() + s.workers[0].log.read_text()
+    assert "NOPERM" not in logs and "NOPERM" not in s.redis_cli("ACL", "LOG")

@@ -15,9 +15,10 @@ enum { QF_USERS = 3 };
 
 static struct {
     private_server_t pg_server, redis_server;
-    config_t cfg, away;
+    config_t cfg, daemon, away;
     pg_pool_t *pg;
-    rds_pool_t *rds, *rds_away;
+    rds_pool_t *rds; /* an administrator's, to look and to break things */
+    rds_pool_t *rds_daemon, *rds_away;
     queue_t *q, *other, *no_redis;
     char users[QF_USERS][JOB_ID_LEN];
 } qf;
@@ -223,13 +224,35 @@ static inline int qf_config(const char *database_url, const char *redis_url, con
     return 0;
 }
 
+/* Makes the user of proto/redis-acl.conf. Again after each restart of the private Redis, which keeps nothing. */
+static inline void qf_make_user(void) {
+    char line[2048] = "";
+    FILE *f = fopen("proto/redis-acl.conf", "re");
+    while (f && fgets(line, sizeof line, f) && strncmp(line, "user spheroseg ", 15) != 0) {
+    }
+    if (f) {
+        (void)fclose(f);
+    }
+    const char *argv[96] = {"ACL", "SETUSER"};
+    int argc = 2;
+    char *rest = line + 5;
+    for (char *word = NULL; argc < 96 && (word = strtok_r(rest, " \n", &rest)) != NULL;) {
+        argv[argc++] = strcmp(word, ">@PASSWORD@") == 0 ? ">secret" : word;
+    }
+    assert_true(argc > 40);
+    assert_int_equal(rds_run(qf.rds, argc, argv, NULL, NULL), ERR_OK);
+}
+
 static inline int qf_setup(void **state) {
     (void)state;
     err_t err = {0};
     log_init("test", getenv("TEST_LOG") ? LOG_DEBUG : LOG_ERROR);
     private_pg_start(&qf.pg_server);
     private_redis_start(&qf.redis_server, "");
+    char as_daemon[sizeof qf.redis_server.url + 32];
+    (void)snprintf(as_daemon, sizeof as_daemon, "unix://spheroseg:secret@%.200s", qf.redis_server.url + strlen("unix://"));
     if (qf_config(qf.pg_server.url, qf.redis_server.url, &qf.cfg) != 0 ||
+        qf_config(qf.pg_server.url, as_daemon, &qf.daemon) != 0 ||
         qf_config(qf.pg_server.url, "redis://127.0.0.1:1/0", &qf.away) != 0) {
         return -1;
     }
@@ -240,13 +263,15 @@ static inline int qf_setup(void **state) {
     int applied = 0;
     if (pg_pool_create(&qf.cfg, "test", &qf.pg, &err) != ERR_OK ||
         migrate_up(qf.pg, "proto/sql", &applied, &err) != ERR_OK || rds_pool_create(&qf.cfg, &qf.rds, &err) != ERR_OK ||
+        rds_pool_create(&qf.daemon, &qf.rds_daemon, &err) != ERR_OK ||
         rds_pool_create(&qf.away, &qf.rds_away, &err) != ERR_OK ||
-        queue_create(&qf.cfg, qf.pg, qf.rds, &qf.q, &err) != ERR_OK ||
-        queue_create(&qf.cfg, qf.pg, qf.rds, &qf.other, &err) != ERR_OK ||
+        queue_create(&qf.cfg, qf.pg, qf.rds_daemon, &qf.q, &err) != ERR_OK ||
+        queue_create(&qf.cfg, qf.pg, qf.rds_daemon, &qf.other, &err) != ERR_OK ||
         queue_create(&qf.away, qf.pg, qf.rds_away, &qf.no_redis, &err) != ERR_OK) {
         print_error("%s %s\n", err.message, err.detail);
         return -1;
     }
+    qf_make_user();
     qf_sql("CREATE TABLE IF NOT EXISTS completions (job uuid PRIMARY KEY)");
     return 0;
 }
@@ -257,9 +282,11 @@ static inline int qf_teardown(void **state) {
     queue_destroy(qf.other);
     queue_destroy(qf.no_redis);
     rds_pool_destroy(qf.rds);
+    rds_pool_destroy(qf.rds_daemon);
     rds_pool_destroy(qf.rds_away);
     pg_pool_destroy(qf.pg);
     config_free(&qf.cfg);
+    config_free(&qf.daemon);
     config_free(&qf.away);
     private_server_stop(&qf.redis_server);
     private_server_stop(&qf.pg_server);

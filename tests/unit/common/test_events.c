@@ -145,6 +145,7 @@ static void test_a_restart_of_redis(void **state) {
     assert_in_range(time_mono_ms() - before, 190, 2000);
     events_publish(qf.rds, "p1", "{}"); /* is lost, and must not hang */
     private_server_restart(&qf.redis_server);
+    qf_make_user();
     wait_until(seen_gaps, 2); /* both channels hear that something may be missing */
     events_publish(qf.rds, "p2", "{\"x\":2}");
     wait_until(seen_count, 1);

@@ -259,6 +259,36 @@ static void test_estimates_follow_what_was_measured(void **state) {
     assert_true(isnan(queue_eta_waiting(qf.q, "nuclei", 0)));
 }
 
+/* ---- least rights ---- */
+
+/* The other tests show that the user may do what the queue needs; this one, that it may do no more. */
+static void test_the_daemons_user_may_do_no_more_than_it_needs(void **state) {
+    (void)state;
+    static const char *const forbidden[][4] = {
+        {"FLUSHALL"},
+        {"CONFIG", "GET", "*"},
+        {"KEYS", "*"},
+        {"SHUTDOWN", "NOSAVE"},
+        {"GET", "sg:epoch"},
+        {"HSET", "x", "y", "z"},
+        {"PUBLISH", "other", "x"},
+        {"ACL", "LIST"},
+        {"SET", "other", "x"},
+        {"MONITOR"},
+    };
+    for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++) {
+        int argc = 0;
+        while (argc < 4 && forbidden[i][argc]) {
+            argc++;
+        }
+        err_t err = {0};
+        assert_int_not_equal(rds_run(qf.rds_daemon, argc, forbidden[i], NULL, &err), ERR_OK);
+        if (!strstr(err.detail, "NOPERM")) {
+            fail_msg("%s: %s", forbidden[i][0], err.detail);
+        }
+    }
+}
+
 int main(void) {
     if (!private_pg_available() || !private_redis_available()) {
         return 0;
@@ -272,6 +302,7 @@ int main(void) {
         cmocka_unit_test(test_claim_many_follows_the_order_of_single_claims),
         cmocka_unit_test(test_claims_go_back_in_order_when_the_database_is_away),
         cmocka_unit_test(test_estimates_follow_what_was_measured),
+        cmocka_unit_test(test_the_daemons_user_may_do_no_more_than_it_needs),
     };
     return cmocka_run_group_tests(tests, qf_setup, qf_teardown);
 }
