@@ -30,14 +30,14 @@
     "FROM n WHERE n.id = j.id "                                                                                        \
     "RETURNING j.id, j.project_id, j.image_id, j.state, j.seq, j.attempt, j.model, j.error_code, j.error_message"
 
-static void publish_row(queue_t *q, const PGresult *row) {
+void queue_publish_row(queue_t *q, const PGresult *row) {
     queue_event_t e = {.project_id = pg_get(row, 0, "project_id"),
                        .image_id = pg_get(row, 0, "image_id"),
                        .job_id = pg_get(row, 0, "id"),
                        .seq = pg_get_int(row, 0, "seq", 0),
                        .attempt = (int)pg_get_int(row, 0, "attempt", 0),
                        .position = -1,
-                       .object_count = -1,
+                       .object_count = (int)pg_get_int(row, 0, "object_count", -1),
                        .error_code = pg_get(row, 0, "error_code"),
                        .error_message = pg_get(row, 0, "error_message")};
     if (job_state_parse(pg_get(row, 0, "state"), &e.state)) {
@@ -121,7 +121,6 @@ void queue_complete_done_many(queue_t *q, const char *worker_id, const queue_cla
     for (int i = 0; i < n; i++) {
         queue_held_remove(q, c[i].id);
     }
-    drop_many(q, worker_id, c, n);
     for (int i = 0; i < n; i++) {
         queue_event_t e = {.project_id = c[i].project_id,
                            .image_id = c[i].image_id,
@@ -143,6 +142,8 @@ void queue_complete_done_many(queue_t *q, const char *worker_id, const queue_cla
     for (size_t i = 0; i < count; i++) {
         free(owned[i]);
     }
+    /* The claims last: should Redis be away for both, recovery finds them and publishes the ends again. */
+    drop_many(q, worker_id, c, n);
 }
 
 void queue_complete_done(queue_t *q, const char *worker_id, const queue_claim_t *c, int object_count) {
@@ -168,7 +169,7 @@ err_kind_t queue_fail(queue_t *q, const char *worker_id, queue_claim_t *c, const
     (void)queue_release_drop(q, worker_id, c->id);
     if (ours) {
         c->seq++;
-        publish_row(q, row);
+        queue_publish_row(q, row);
     }
     PQclear(row);
     if (!ours) {
@@ -209,7 +210,7 @@ err_kind_t queue_hand_back(queue_t *q, const char *worker_id, queue_claim_t *c, 
     }
     if (ours) {
         c->seq++;
-        publish_row(q, row);
+        queue_publish_row(q, row);
     }
     PQclear(row);
     if (!ours) {
@@ -240,7 +241,7 @@ err_kind_t queue_lose_claim(queue_t *q, pg_conn_t *conn, const char *job_id, con
     if (*changed) {
         log_event(LOG_WARN, "a worker lost a job", "jobId", job_id, "workerId", worker_id, "state",
                   pg_get(row, 0, "state"), NULL);
-        publish_row(q, row);
+        queue_publish_row(q, row);
     }
     PQclear(row);
     return ERR_OK;

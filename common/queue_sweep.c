@@ -94,8 +94,15 @@ static err_kind_t recover_one(queue_t *q, pg_conn_t *conn, const char *job_id, c
     }
     const char *params[] = {job_id};
     PGresult *row = NULL;
-    rc = pg_exec(conn, "SELECT state, model, priority, user_id FROM jobs WHERE id = $1", 1, params, &row, err);
+    rc =
+        pg_exec(conn,
+                "SELECT id, project_id, image_id, state, seq, attempt, object_count, error_code, error_message, model, "
+                "priority, user_id FROM jobs WHERE id = $1",
+                1, params, &row, err);
     if (rc == ERR_OK) {
+        if (!changed && PQntuples(row) == 1 && strcmp(pg_get(row, 0, "state"), "active") != 0) {
+            queue_publish_row(q, row); /* who ended the claim did not reach Redis, so perhaps nobody was told */
+        }
         rc = release_recovered(q, job_id, row, err);
         PQclear(row);
     }

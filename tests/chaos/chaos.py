@@ -21,6 +21,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from stack import LEASE, ROOT, ChaosStack  # noqa: E402
 from faults import SHARED, Faults  # noqa: E402
 from load import Load, Person, picture  # noqa: E402
+from watch import Watcher  # noqa: E402
 import images  # noqa: E402
 import verify  # noqa: E402
 
@@ -129,6 +130,20 @@ def judge(report, stack, load, faults, settled, left):
         report.problems.append(f"recovery p99 is {p99:.2f} s, more than {LEASE + SLACK:.0f} s")
 
 
+def judge_watchers(report, watchers):
+    """They get a few seconds to hear of the last job, and are not to reconnect for it."""
+    end = time.monotonic() + 10
+    missed = [watcher.ignorance() for watcher in watchers]
+    while any(missed) and time.monotonic() < end:
+        time.sleep(0.5)
+        missed = [watcher.ignorance() for watcher in watchers]
+    for watcher in watchers:
+        watcher.over.set()
+    report.row("events", f"{sum(w.messages for w in watchers)} messages over {sum(w.connections for w in watchers)} connections, "
+                         f"{sum(map(len, missed))} ends of jobs missed")
+    report.problems += [f"missed: {m}" for some in missed for m in some[:3]]
+
+
 def judge_memory(report, memory, stack):
     for daemon in stack.daemons:
         first, most = memory.first[daemon.name], memory.most.get(daemon.name, 0)
@@ -158,13 +173,16 @@ def run(seconds, seed, jobs=0, kills=0, workers=4, real=False, say=print, env=No
         memory = Memory(stack)
         memory.start()
         faults = Faults(stack, seed, say)
-        load.start()
+        watchers = [Watcher(stack, person, n) for n, person in enumerate(load.people)]
+        for thread in (load, *watchers):
+            thread.start()
         passed = break_things(stack, load, faults, seconds, jobs, kills, say)
         report.row("length", f"{passed:.0f} s, {len(stack.gateways)} gateways, {len(stack.crew)} workers, lease {LEASE:.0f} s")
         faults.end()
         if not load.stop():
             report.problems.append("a person waits for ever")
         settled, left = verify.wait_for_the_end(stack, SETTLE)
+        judge_watchers(report, watchers)
         memory.over.set()
         judge(report, stack, load, faults, settled, left)
         judge_memory(report, memory, stack)

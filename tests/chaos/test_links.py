@@ -1,0 +1,61 @@
+"""One link is cut at the worst moment: what was decided meanwhile is still told to those who look."""
+import sys
+import pathlib
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+from stack import LEASE, ChaosStack  # noqa: E402
+import pytest  # noqa: E402
+from harness import wait_until  # noqa: E402
+from load import Load  # noqa: E402
+from watch import Watcher  # noqa: E402
+
+
+@pytest.fixture
+def system():
+    s = ChaosStack(gateways=1, workers=1)
+    s.start()
+    yield s
+    s.stop()
+
+
+def state(s, job):
+    return s.sql("SELECT state FROM jobs WHERE id = %s", job)[0][0]
+
+
+def test_an_end_that_could_not_be_announced_is_told_later(system):
+    """The worker commits while Redis cannot be reached from it: its event is lost, but not for ever."""
+    s = system
+    person = Load(s, people=1, seed=1, pictures=1).people[0]
+    watcher = Watcher(s, person)
+    watcher.start()
+    wait_until(lambda: watcher.connections, 10, "the subscription")
+    job = person.post(f"/api/images/{person.images[0]['id']}/segmentation", {"model": "test-slow"}).json["jobId"]
+    wait_until(lambda: state(s, job) == "active", 10, "the claim")
+    s.proxy.set("worker1.redis", cut=True)
+    wait_until(lambda: state(s, job) == "completed", 10, "the commit")
+    s.proxy.set("worker1.redis", cut=False)
+    wait_until(lambda: watcher.jobs[job][1] == "completed", LEASE + 5, "the news")
+    assert watcher.connections == 1
+    watcher.over.set()
+
+
+def test_a_cancellation_that_could_not_be_announced_is_told_later(system):
+    """The same at the gateway: a waiting job is cancelled while Redis cannot be reached from there."""
+    s = system
+    load = Load(s, people=1, seed=1, pictures=2)
+    person = load.people[0]
+    watcher = Watcher(s, person)
+    watcher.start()
+    wait_until(lambda: watcher.connections, 10, "the subscription")
+    s.crew[0].told_to_end = True
+    s.crew[0].process.stop(9)
+    job = person.post(f"/api/images/{person.images[0]['id']}/segmentation", {"model": "test-slow"}).json["jobId"]
+    wait_until(lambda: watcher.jobs.get(job, (0, ""))[1] == "queued", 10, "the news of the job")
+    s.proxy.set("gateway1.redis", cut=True)
+    assert person.delete(f"/api/segmentation/job/{job}").status == 202
+    assert state(s, job) == "cancelled"
+    s.proxy.set("gateway1.redis", cut=False)
+    s.crew[0].start()
+    wait_until(lambda: watcher.jobs[job][1] == "cancelled", 30, "the news")
+    watcher.over.set()
