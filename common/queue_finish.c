@@ -31,13 +31,14 @@
     "RETURNING j.id, j.project_id, j.image_id, j.state, j.seq, j.attempt, j.model, j.error_code, j.error_message"
 
 void queue_publish_row(queue_t *q, const PGresult *row) {
+    bool counted = PQfnumber(row, "object_count") >= 0;
     queue_event_t e = {.project_id = pg_get(row, 0, "project_id"),
                        .image_id = pg_get(row, 0, "image_id"),
                        .job_id = pg_get(row, 0, "id"),
                        .seq = pg_get_int(row, 0, "seq", 0),
                        .attempt = (int)pg_get_int(row, 0, "attempt", 0),
                        .position = -1,
-                       .object_count = (int)pg_get_int(row, 0, "object_count", -1),
+                       .object_count = counted ? (int)pg_get_int(row, 0, "object_count", -1) : -1,
                        .error_code = pg_get(row, 0, "error_code"),
                        .error_message = pg_get(row, 0, "error_message")};
     if (job_state_parse(pg_get(row, 0, "state"), &e.state)) {

@@ -166,6 +166,20 @@ static err_kind_t wait_for_all(worker_t *w, log_level_t level, bool *stopped, er
     return rc == ERR_OK ? wait_for(w, schema_ready, deadline, level, stopped, err) : rc;
 }
 
+static err_kind_t register_models(worker_t *w, log_level_t level, bool *stopped, err_t *err) {
+    int64_t deadline = time_mono_ms() + w->cfg->start_timeout_s * 1000;
+    for (;;) {
+        err_kind_t rc = worker_register_models(w, err);
+        if (rc != ERR_UNAVAILABLE || time_mono_ms() >= deadline) {
+            return rc;
+        }
+        if (wait_signal(1000, level)) {
+            *stopped = true;
+            return rc;
+        }
+    }
+}
+
 static err_kind_t start_thread(pthread_t *t, bool *started, const char *name, void *(*fn)(void *), void *arg,
                                err_t *err) {
     int e = thread_start(t, name, fn, arg);
@@ -196,8 +210,8 @@ static err_kind_t start(worker_t *w, log_level_t level, bool *stopped, err_t *er
     if (rc == ERR_OK) {
         rc = worker_load_models(w, err);
     }
-    if (rc == ERR_OK) {
-        rc = worker_register_models(w, err);
+    if (rc == ERR_OK) { /* the database may have gone again meanwhile */
+        rc = register_models(w, level, stopped, err);
     }
     if (rc == ERR_OK) {
         w->pg_ok = w->redis_ok = w->warm = true;
