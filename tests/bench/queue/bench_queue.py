@@ -166,10 +166,10 @@ def show(figures):
         return rate(test, other, kind)
 
     head = ["test", "ours, Redis only", "with PostgreSQL on disk", "with PostgreSQL in memory", "BullMQ"]
-    rows = [[t, rate(t, "redis"), rate(t, "full"), rate(t, "memory"), best(t), rate(t, "redis") / best(t),
-             rate(t, "memory") / best(t)] for t in figures["rates"]]
+    rows = [[t, rate(t, "redis"), rate(t, "full") or None, rate(t, "memory") or None, best(t), rate(t, "redis") / best(t),
+             rate(t, "memory") / best(t) or None] for t in figures["rates"]]
     common.print_table("Jobs per second (median)", [*head, "Redis only / BullMQ", "in memory / BullMQ"], rows)
-    rows = [[t, *(rate(t, s, "redisCpuUs") for s in SYSTEMS[:3]), best(t, "redisCpuUs")] for t in figures["rates"]]
+    rows = [[t, *(rate(t, s, "redisCpuUs") or None for s in SYSTEMS[:3]), best(t, "redisCpuUs")] for t in figures["rates"]]
     common.print_table("Redis CPU per job, microseconds", head, rows)
     rows = [[s, *(figures["dispatchUs"][s][p]["median"] / 1000 for p in ("p50", "p99", "p100"))] for s in SYSTEMS]
     common.print_table("Dispatch to an idle worker, ms", ["system", "p50", "p99", "max"], rows)
