@@ -328,7 +328,7 @@ static err_kind_t claim_rows(queue_t *q, const char *worker_id, const candidate_
 }
 
 static void publish_claims(queue_t *q, const queue_claim_t *c, int n) {
-    const char *projects[QUEUE_CLAIM_MAX], *jsons[QUEUE_CLAIM_MAX];
+    const char *projects[QUEUE_CLAIM_MAX] = {0}, *jsons[QUEUE_CLAIM_MAX] = {0};
     char *owned[QUEUE_CLAIM_MAX];
     size_t count = 0;
     for (int i = 0; i < n; i++) {
