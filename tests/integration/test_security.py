@@ -71,7 +71,7 @@ def belongings(stack):
     job = alice.segment(image)
     alice.wait_job(job["jobId"])
     return alice, mallory, {"projectId": project["id"], "imageId": image["id"], "jobId": job["jobId"],
-                            "level": 8, "column": 0, "row": 0, "service": "database"}
+                            "level": 8, "column": 0, "row": 0, "service": "database", "name": "nuclei"}
 
 
 @pytest.mark.parametrize("method,path,operation", operations())
