@@ -129,19 +129,20 @@ static err_kind_t store(run_context_t *x, const result_t *result, err_t *err) {
     return rc;
 }
 
-/* Tells the queue, again and again for a while: PostgreSQL may be away. If it stays away the lease runs out. */
-static err_kind_t tell_queue(worker_t *w, queue_claim_t *c, const err_t *why, bool hand_back) {
+/* Tells the queue that the job failed, or (why == NULL) hands it back; again and again for a while, because PostgreSQL
+ * may be away. If it stays away the lease runs out. */
+static err_kind_t tell_queue(worker_t *w, queue_claim_t *c, const err_t *why) {
     err_t err = {0};
     err_kind_t rc = ERR_OK;
     for (int i = 0; i < FAIL_TRIES; i++) {
-        rc = hand_back ? queue_hand_back(w->queue, w->id, c, &err) : queue_fail(w->queue, w->id, c, why, &err);
+        rc = why ? queue_fail(w->queue, w->id, c, why, &err) : queue_hand_back(w->queue, w->id, c, &err);
         if (rc != ERR_UNAVAILABLE || w->quit) {
             break;
         }
         time_sleep_ms(w->hurry ? 200 : (int64_t)500 << i);
     }
     if (rc != ERR_OK && rc != ERR_CONFLICT) {
-        log_error(LOG_ERROR, hand_back ? "hand a job back" : "report a failed job", &err);
+        log_error(LOG_ERROR, why ? "report a failed job" : "hand a job back", &err);
     }
     return rc;
 }
@@ -171,7 +172,7 @@ static void end_badly(run_context_t *x, err_t *why) {
     log_event(hand_back || why->kind == ERR_CANCELLED ? LOG_INFO : LOG_WARN, "job ended without a result", "jobId",
               c->id, "model", c->model, "attempt", attempt, "outcome", outcome, "code", why->code, "message",
               why->message, "detail", why->detail, NULL);
-    if (tell_queue(w, c, why, hand_back) == ERR_CONFLICT) {
+    if (tell_queue(w, c, hand_back ? NULL : why) == ERR_CONFLICT) {
         outcome = "lost";
     }
     count_outcome(c, outcome);
@@ -213,7 +214,7 @@ static void serve_claim(worker_slot_t *slot, queue_claim_t *c) {
     slot_set(slot, c); /* from now on the heartbeat renews it */
     worker_model_t *m = worker_find_model(w, c->model);
     if (w->stopping || !m) {
-        (void)tell_queue(w, c, NULL, true);
+        (void)tell_queue(w, c, NULL);
         count_outcome(c, "handed_back");
     } else {
         run_job(slot, c, m);
