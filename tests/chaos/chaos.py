@@ -125,9 +125,17 @@ def judge(report, stack, load, faults, settled, left):
     report.row("requests", ", ".join(f"{k} {n}" for k, n in sorted(ledger.counts.items())))
     report.problems += [f"lost: {j}" for j in lost[:5]] + left + wrong + faults.findings
     report.problems += [f"unexpected answer: {s}" for s in ledger.surprises[:8]] + [f"a person gave up: {e}" for e in ledger.errors[:8]]
-    p99 = verify.percentile([f[2] for f in alone], .99)
-    if p99 > LEASE + SLACK:
-        report.problems.append(f"recovery p99 is {p99:.2f} s, more than {LEASE + SLACK:.0f} s")
+    judge_recovery(report, [f[2] for f in alone])
+
+
+def judge_recovery(report, seconds):
+    """p99 within lease + SLACK. Of fewer than 100 the 99th percentile is simply the slowest, which a busy machine's
+    scheduler decides: then the 95th is held to the bound, and the slowest to twice the bound."""
+    bound = LEASE + SLACK
+    for q, limit in ((.99, bound),) if len(seconds) >= 100 else ((.95, bound), (1, 2 * bound)):
+        value = verify.percentile(seconds, q)
+        if value > limit:
+            report.problems.append(f"recovery p{100 * q:.0f} is {value:.2f} s, more than {limit:.0f} s")
 
 
 def judge_watchers(report, watchers):
