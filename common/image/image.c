@@ -157,7 +157,7 @@ void image_free(image_t *img) {
 }
 
 /* One sample as float; NaN and infinities become 0. */
-static inline float sample_at(const image_t *img, size_t i) {
+float image_sample_at(const image_t *img, size_t i) {
     switch (img->info.sample) {
     case SAMPLE_U8:
         return ((const uint8_t *)img->data)[i];
@@ -191,13 +191,14 @@ err_kind_t image_to_grey(const image_t *img, float **plane, err_t *err) {
     for (size_t i = 0; i < n; i++) {
         size_t at = i * step;
         if (colours == 1) {
-            p[i] = sample_at(img, at);
+            p[i] = image_sample_at(img, at);
         } else if (colours == 3) {
-            p[i] = 0.299f * sample_at(img, at) + 0.587f * sample_at(img, at + 1) + 0.114f * sample_at(img, at + 2);
+            p[i] = 0.299f * image_sample_at(img, at) + 0.587f * image_sample_at(img, at + 1) +
+                   0.114f * image_sample_at(img, at + 2);
         } else {
             double sum = 0;
             for (int c = 0; c < colours; c++) {
-                sum += sample_at(img, at + (size_t)c);
+                sum += image_sample_at(img, at + (size_t)c);
             }
             p[i] = (float)(sum / colours);
         }
@@ -224,7 +225,7 @@ static err_kind_t display_range(const image_t *img, int colours, float *lo, floa
     }
     for (size_t i = 0; i < n; i += step) {
         for (int c = 0; c < colours; c++) {
-            v[count++] = sample_at(img, i * (size_t)img->info.channels + (size_t)c);
+            v[count++] = image_sample_at(img, i * (size_t)img->info.channels + (size_t)c);
         }
     }
     qsort(v, count, sizeof *v, compare_floats);
@@ -236,7 +237,7 @@ static err_kind_t display_range(const image_t *img, int colours, float *lo, floa
 
 /* Share of the pixel that is opaque, 0..1. Float alpha is taken as 0..1 already. */
 static float alpha_at(const image_t *img, size_t pixel) {
-    float a = sample_at(img, pixel * (size_t)img->info.channels + (size_t)img->info.channels - 1);
+    float a = image_sample_at(img, pixel * (size_t)img->info.channels + (size_t)img->info.channels - 1);
     switch (img->info.sample) {
     case SAMPLE_U8:
         a /= 255.0f;
@@ -273,7 +274,7 @@ err_kind_t image_to_display(const image_t *img, uint8_t **pixels, int *out_chann
     for (size_t i = 0; i < n; i++) {
         float alpha = img->info.has_alpha ? alpha_at(img, i) : 1.0f;
         for (int c = 0; c < shown; c++) {
-            double v = ((double)sample_at(img, i * (size_t)img->info.channels + (size_t)c) - lo) * gain;
+            double v = ((double)image_sample_at(img, i * (size_t)img->info.channels + (size_t)c) - lo) * gain;
             v = (v < 0 ? 0 : v > 255 ? 255 : v) * (double)alpha;
             px[i * (size_t)shown + (size_t)c] = (uint8_t)lround(v);
         }

@@ -59,6 +59,9 @@ int image_exif_orientation(const uint8_t *p, size_t n);
  * 72 or 300 dpi stand in most files and mean nothing). */
 double image_pixel_size_from_resolution(double pixels_per_metre);
 
+/* Sample number i (counted over all channels) as float; NaN and infinities become 0. */
+float image_sample_at(const image_t *img, size_t i);
+
 /* Errors in the words of the contract; detail is for the log. */
 err_kind_t image_err_truncated(err_t *err, const char *detail);
 err_kind_t image_err_corrupt(err_t *err, const char *detail);
