@@ -13,6 +13,7 @@
 #include "auth/session.h"
 #include "auth/token.h"
 #include "common/config.h"
+#include "common/health_probe.h"
 #include "common/log.h"
 #include "common/migrate.h"
 #include "daemon.h"
@@ -31,6 +32,7 @@ static void print_help(FILE *out) {
         "                                    --sample also makes its sample project;\n"
         "                                    --if-missing leaves an account that is there as it is\n"
         "       gateway routes               list the API's routes\n"
+        "       gateway health [live|ready]  ask the gateway of this configuration how it is; exit status 0: well\n"
         "       gateway --check-config       check the configuration and exit\n"
         "       gateway --help | --version\n"
         "\n"
@@ -201,6 +203,9 @@ static int run(const config_t *cfg, int argc, char **argv) {
     }
     if (strcmp(command, "user") == 0) {
         return run_user(cfg, argc - 2, argv + 2);
+    }
+    if (strcmp(command, "health") == 0) {
+        return health_command("gateway", cfg->metrics_host, (int)cfg->metrics_port, argc - 2, argv + 2);
     }
     return wrong_usage("unknown command");
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/config.h"
+#include "common/health_probe.h"
 #include "common/log.h"
 #include "segworker/cli_run.h"
 #include "segworker/torch_shim.h"
@@ -20,6 +21,7 @@ static void print_help(FILE *out) {
           "see segworker run --help\n"
           "       segworker models                      list the models in "
           "MODELS_DIR\n"
+          "       segworker health [live|ready]         ask the worker of this configuration how it is\n"
           "       segworker --help | --version\n"
           "\n"
           "Environment:\n",
@@ -27,15 +29,23 @@ static void print_help(FILE *out) {
     config_print_help(CONFIG_WORKER, out);
 }
 
-typedef enum { COMMAND_SERVE, COMMAND_RUN, COMMAND_MODELS, COMMAND_HELP, COMMAND_VERSION, COMMAND_UNKNOWN } command_t;
+typedef enum {
+    COMMAND_SERVE,
+    COMMAND_RUN,
+    COMMAND_MODELS,
+    COMMAND_HEALTH,
+    COMMAND_HELP,
+    COMMAND_VERSION,
+    COMMAND_UNKNOWN
+} command_t;
 
 static command_t command_of(const char *word) {
     static const struct {
         const char *word;
         command_t command;
-    } commands[] = {{"serve", COMMAND_SERVE},     {"run", COMMAND_RUN},          {"models", COMMAND_MODELS},
-                    {"help", COMMAND_HELP},       {"-h", COMMAND_HELP},          {"--help", COMMAND_HELP},
-                    {"version", COMMAND_VERSION}, {"--version", COMMAND_VERSION}};
+    } commands[] = {{"serve", COMMAND_SERVE},   {"run", COMMAND_RUN},         {"models", COMMAND_MODELS},
+                    {"health", COMMAND_HEALTH}, {"help", COMMAND_HELP},       {"-h", COMMAND_HELP},
+                    {"--help", COMMAND_HELP},   {"version", COMMAND_VERSION}, {"--version", COMMAND_VERSION}};
     for (size_t i = 0; word && i < sizeof commands / sizeof commands[0]; i++) {
         if (strcmp(word, commands[i].word) == 0) {
             return commands[i].command;
@@ -81,6 +91,8 @@ int main(int argc, char **argv) {
         code = cli_run(argc - 1, argv + 1, &cfg);
     } else if (command == COMMAND_MODELS) {
         code = cli_models(argc - 1, argv + 1, &cfg);
+    } else if (command == COMMAND_HEALTH) {
+        code = health_command("segworker", cfg.metrics_host, (int)cfg.metrics_port, argc - 2, argv + 2);
     } else {
         code = worker_main(&cfg);
     }
