@@ -39,7 +39,7 @@ CXXFLAGS += -std=c++17 $(COMMON_FLAGS) $(if $(filter /usr/include,$(TORCH_INC)),
             -isystem $(TORCH_INC)/torch/csrc/api/include
 TORCH_LIBS ?= -L$(TORCH_DIR)/lib -ltorch -ltorch_cpu -lc10
 
-COMMON_LIBS := -lpq -lhiredis -lcjson -ltiff -ljpeg -lpng -lwebp -lgif -lssl -lcrypto -lm
+COMMON_LIBS := -lpq -lhiredis -lcjson -lexpat -ltiff -ljpeg -lpng -lwebp -lgif -lssl -lcrypto -lm
 GATEWAY_LIBS := -lcivetweb -largon2 -ljwt $(COMMON_LIBS)
 SEGWORKER_LIBS := $(TORCH_LIBS) $(COMMON_LIBS) -lstdc++
 

@@ -15,7 +15,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib/common.sh"
 
 BUILD_PACKAGES=(gcc g++ make pkg-config libc6-dev libcivetweb-dev libpq-dev libhiredis-dev libcjson-dev libtorch-dev
-    libtiff-dev libssl-dev libjpeg62-turbo-dev libpng-dev libwebp-dev libgif-dev libargon2-dev libjwt-dev zlib1g-dev git)
+    libexpat1-dev libtiff-dev libssl-dev libjpeg62-turbo-dev libpng-dev libwebp-dev libgif-dev libargon2-dev
+    libjwt-dev zlib1g-dev git)
 RUN_PACKAGES=(postgresql-15 redis-server openssl ca-certificates util-linux procps)
 TEST_PACKAGES=(libcmocka-dev python3 python3-pytest python3-psycopg2 python3-numpy python3-pil python3-tifffile
     python3-yaml python3-jsonschema chromium fonts-liberation curl libfaketime wrk spin)

@@ -67,6 +67,16 @@ fuzz: $(FUZZ_BIN)
 	  echo "== $$f"; $$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048 -timeout=20 -print_final_stats=1 \
 	  $(BUILD)/corpus/$$(basename $$f) 2>&1 | tail -n 8; done
 
+# Decoders compared with tifffile and Pillow: tests/formats.
+$(BUILD)/formats/%: $(BUILD)/obj/tests/formats/%.c.o $(BUILD)/libcommon.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $< $(BUILD)/libcommon.a $(COMMON_LIBS)
+.PHONY: formats format-programs
+format-programs: $(BUILD)/formats/image_dump
+## make formats        the image decoders against tifffile and Pillow, on made files and on ../shared/data if it is there
+formats: format-programs
+	SPHEROSEG_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -q -p no:cacheprovider tests/formats
+
 # Benchmarks: tests/bench. They compare with npm packages that tests/bench/package-lock.json pins.
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/queue/%.c.o $(BUILD)/libcommon.a
 	@mkdir -p $(@D)

@@ -76,9 +76,10 @@ const char *image_format_mime(image_format_t f) {
     return "application/octet-stream";
 }
 
-static err_kind_t read_source(image_source_t *src, int page, const image_limits_t *lim, bool header_only, image_t *out,
-                              err_t *err) {
+err_kind_t image_read_source(image_source_t *src, int page, const image_limits_t *lim, bool header_only, image_t *out,
+                             err_t *err) {
     memset(out, 0, sizeof *out);
+    src->pos = 0;
     if (src->size == 0) {
         return err_set(err, ERR_INVALID, "image_empty", "The file is empty (0 bytes). Export or upload it again.",
                        NULL);
@@ -104,9 +105,8 @@ static err_kind_t read_source(image_source_t *src, int page, const image_limits_
                    "first bytes %02x %02x %02x %02x", head[0], head[1], head[2], head[3]);
 }
 
-static err_kind_t read_path(const char *path, int page, const image_limits_t *lim, bool header_only, image_t *out,
-                            err_t *err) {
-    memset(out, 0, sizeof *out);
+err_kind_t image_source_open(const char *path, image_source_t *src, err_t *err) {
+    *src = (image_source_t){.fd = -1};
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
     if (fd < 0) {
         int e = errno;
@@ -117,15 +117,32 @@ static err_kind_t read_path(const char *path, int page, const image_limits_t *li
                        e);
     }
     struct stat st;
-    err_kind_t k;
     if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-        k = err_set(err, ERR_INVALID, "image_unreadable", "This is not a file that can be read as an image.", "%.300s",
-                    path);
-    } else {
-        image_source_t src = {.fd = fd, .size = (uint64_t)st.st_size};
-        k = read_source(&src, page, lim, header_only, out, err);
+        close(fd);
+        return err_set(err, ERR_INVALID, "image_unreadable", "This is not a file that can be read as an image.",
+                       "%.300s", path);
     }
-    close(fd);
+    src->fd = fd;
+    src->size = (uint64_t)st.st_size;
+    return ERR_OK;
+}
+
+void image_source_close(image_source_t *src) {
+    if (src->fd >= 0) {
+        close(src->fd);
+        src->fd = -1;
+    }
+}
+
+static err_kind_t read_path(const char *path, int page, const image_limits_t *lim, bool header_only, image_t *out,
+                            err_t *err) {
+    image_source_t src;
+    memset(out, 0, sizeof *out);
+    err_kind_t k = image_source_open(path, &src, err);
+    if (k == ERR_OK) {
+        k = image_read_source(&src, page, lim, header_only, out, err);
+        image_source_close(&src);
+    }
     return k;
 }
 
@@ -145,7 +162,7 @@ err_kind_t image_decode_memory(const uint8_t *data, size_t n, int page, const im
                                err_t *err) {
     static const uint8_t nothing[1];
     image_source_t src = {.mem = n ? data : nothing, .fd = -1, .size = n};
-    return read_source(&src, page, lim, false, out, err);
+    return image_read_source(&src, page, lim, false, out, err);
 }
 
 void image_free(image_t *img) {
@@ -173,6 +190,9 @@ float image_sample_at(const image_t *img, size_t i) {
 }
 
 static int colour_channels(const image_info_t *info) {
+    if (info->colours > 0 && info->colours <= info->channels) {
+        return info->colours;
+    }
     int n = info->channels - (info->has_alpha ? 1 : 0);
     return n > 0 ? n : 1;
 }

@@ -36,6 +36,7 @@ typedef struct {
     image_sample_t sample; /* type that decoding gives */
     int32_t pages;         /* TIFF directories that are full images, GIF frames; else 1 */
     bool has_alpha;
+    int32_t colours;      /* first channels that make the default grey plane and the rendition; 0 = all but alpha */
     double pixel_size_um; /* from OME-XML, ImageJ or resolution tags in a metric unit; 0 = unknown */
 } image_info_t;
 
@@ -60,8 +61,8 @@ ERR_MUST err_kind_t image_decode_memory(const uint8_t *data, size_t n, int page,
 void image_free(image_t *img);
 
 /* One float plane, width*height, in the file's own units: grey as is; RGB as 0.299 R + 0.587 G + 0.114 B; other channel
- * counts: the mean of the colour channels. Alpha is ignored. Caller frees *plane with free(). NaN and infinities become
- * 0. */
+ * counts: the mean of the colour channels. Alpha is ignored, and so are channels beyond info.colours. Caller frees
+ * *plane with free(). NaN and infinities become 0. */
 ERR_MUST err_kind_t image_to_grey(const image_t *img, float **plane, err_t *err);
 
 /* 8-bit rendition for people: channels 1 or 3 (*out_channels); U8 as is, deeper samples stretched between the 0.1 and

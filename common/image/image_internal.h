@@ -22,6 +22,14 @@ typedef struct {
 size_t image_source_read_at(const image_source_t *s, uint64_t off, void *buf, size_t n);
 size_t image_source_read(image_source_t *s, void *buf, size_t n);
 
+/* Opens a file, which must be a regular one; the descriptor is released with image_source_close. */
+ERR_MUST err_kind_t image_source_open(const char *path, image_source_t *src, err_t *err);
+void image_source_close(image_source_t *src);
+
+/* Recognises the format and runs its reader. On failure out is empty. */
+ERR_MUST err_kind_t image_read_source(image_source_t *src, int page, const image_limits_t *lim, bool header_only,
+                                      image_t *out, err_t *err);
+
 /* One job of a format reader. Readers fill out->info completely; with header_only they stop there. On failure the
  * caller frees out, so a reader may leave a half-filled out->data behind. page has been checked to be >= 0. */
 typedef struct {

@@ -1,20 +1,12 @@
 /*
- * Pixels of one TIFF directory: reads strip by strip or tile by tile, unpacks samples of any width, applies the colour
- * map, inverts MINISWHITE, turns CMYK into RGB. Only one strip or tile is held besides the image itself.
+ * Pixels of one TIFF directory: goes through the blocks that a rectangle touches, unpacks samples of any width, applies
+ * the colour map, inverts MINISWHITE, turns CMYK into RGB.
  */
 #include "tiff_internal.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* A strip or tile after decompression, and where it belongs. */
-typedef struct {
-    const uint8_t *bytes;
-    size_t row_bytes;    /* stored bytes per row */
-    uint32_t x, y, w, h; /* part of the image that it covers, clipped to the image */
-    int first, count;    /* stored samples in it: all of them, or one plane */
-} block_t;
 
 /* IEEE 754 half precision; 24-bit floats (1-7-16) follow the same scheme. */
 static float small_float(uint32_t v, int exponent_bits, int fraction_bits) {
@@ -173,111 +165,62 @@ static void put_row(const tiff_layout_t *l, const uint8_t *row, size_t step, siz
     }
 }
 
-static void put_block(const tiff_layout_t *l, const block_t *b, image_t *img) {
+/* May the stored bytes of a row be taken as they are? */
+static bool is_plain(const tiff_layout_t *l, const image_t *img, const tiff_block_t *b) {
+    if (l->invert || l->palette || b->count != l->keep || l->keep != img->info.channels ||
+        l->bits != 8 * image_sample_bytes(img->info.sample)) {
+        return false;
+    }
+    for (int i = 0; i < l->keep; i++) {
+        if (l->source_of[i] != i) {
+            return false;
+        }
+    }
+    return img->info.sample != SAMPLE_F32 || l->format == SAMPLEFORMAT_IEEEFP;
+}
+
+/* Where block and rectangle overlap. */
+typedef struct {
+    uint32_t x, y, w, h; /* px of the page */
+} overlap_t;
+
+static overlap_t overlap_of(const tiff_block_t *b, image_rect_t q) {
+    uint32_t qx = (uint32_t)q.x, qy = (uint32_t)q.y;
+    overlap_t o = {.x = b->x > qx ? b->x : qx, .y = b->y > qy ? b->y : qy};
+    uint32_t right = b->x + b->w < qx + (uint32_t)q.w ? b->x + b->w : qx + (uint32_t)q.w;
+    uint32_t bottom = b->y + b->h < qy + (uint32_t)q.h ? b->y + b->h : qy + (uint32_t)q.h;
+    o.w = right - o.x;
+    o.h = bottom - o.y;
+    return o;
+}
+
+/* The part of a block that lies in the rectangle. */
+static void put_block(const tiff_layout_t *l, const tiff_block_t *b, image_rect_t q, image_t *img) {
     /* CMYK is unpacked with four (or five) samples and turned into RGB at the end. */
-    size_t channels = (size_t)img->info.channels;
-    for (int s = 0; s < b->count; s++) {
-        int place = kept_place(l, b->first + s);
-        if (place < 0) {
+    size_t channels = (size_t)img->info.channels, unit = channels * image_sample_bytes(img->info.sample);
+    const overlap_t o = overlap_of(b, q);
+    const size_t skip = o.x - b->x, count = (size_t)b->count;
+    const bool plain = is_plain(l, img, b);
+    for (uint32_t y = 0; y < o.h; y++) {
+        const uint8_t *row = b->bytes + (size_t)(o.y - b->y + y) * b->row_bytes;
+        size_t at = (size_t)(o.y - (uint32_t)q.y + y) * (size_t)q.w + (o.x - (uint32_t)q.x);
+        if (plain) {
+            memcpy((uint8_t *)img->data + at * unit, row + skip * unit, o.w * unit);
             continue;
         }
-        for (uint32_t y = 0; y < b->h; y++) {
-            const uint8_t *row = b->bytes + (size_t)y * b->row_bytes;
-            size_t at = (size_t)(b->y + y) * l->width + b->x;
+        for (int s = 0; s < b->count; s++) {
+            int place = kept_place(l, b->first + s);
+            if (place < 0) {
+                continue;
+            }
+            size_t offset = skip * count + (size_t)s;
             if (l->palette && place == 0) {
-                put_palette_row(l, row, (size_t)b->count, (size_t)s, b->w, (uint8_t *)img->data + at * channels,
-                                channels);
+                put_palette_row(l, row, count, offset, o.w, (uint8_t *)img->data + at * channels, channels);
             } else {
-                size_t channel = (size_t)place + (l->palette ? 2 : 0);
-                put_row(l, row, (size_t)b->count, (size_t)s, b->w, img, at, channel, channels);
+                put_row(l, row, count, offset, o.w, img, at, (size_t)place + (l->palette ? 2 : 0), channels);
             }
         }
     }
-}
-
-/* A strip or tile with neither place nor length was never written: it reads as zeros. */
-static bool is_absent(TIFF *tif, uint32_t index) {
-    return TIFFGetStrileOffset(tif, index) == 0 && TIFFGetStrileByteCount(tif, index) == 0;
-}
-
-static err_kind_t check_buffer(uint64_t bytes, const image_request_t *req, err_t *err) {
-    if (bytes == 0 || bytes > (uint64_t)req->lim->max_decoded_bytes || bytes > SIZE_MAX / 2) {
-        return err_set(err, ERR_TOO_LARGE, "image_too_large",
-                       "The image is stored in blocks that are larger than the memory allowed for an image.",
-                       "block of %llu bytes", (unsigned long long)bytes);
-    }
-    return ERR_OK;
-}
-
-static err_kind_t read_strips(tiff_layout_t *l, uint8_t *buf, uint64_t size, image_t *img, err_t *err) {
-    uint32_t rows = l->height;
-    TIFFGetFieldDefaulted(l->tif, TIFFTAG_ROWSPERSTRIP, &rows);
-    if (rows == 0) {
-        return image_err_corrupt(err, "no rows per strip");
-    }
-    rows = rows > l->height ? l->height : rows;
-    uint32_t per_plane = (l->height - 1) / rows + 1;
-    int planes = l->planar ? l->samples : 1;
-    size_t row_bytes = (size_t)TIFFScanlineSize64(l->tif);
-    for (int p = 0; p < planes; p++) {
-        for (uint32_t i = 0; i < per_plane; i++) {
-            uint32_t index = (uint32_t)p * per_plane + i, y = i * rows;
-            uint32_t h = l->height - y < rows ? l->height - y : rows;
-            size_t want = (size_t)h * row_bytes;
-            if (want > size || index >= TIFFNumberOfStrips(l->tif)) {
-                return image_err_corrupt(err, "strips do not fit the image");
-            }
-            if (is_absent(l->tif, index)) {
-                memset(buf, 0, want);
-            } else {
-                tmsize_t got = TIFFReadEncodedStrip(l->tif, index, buf, (tmsize_t)want);
-                if (got < 0 || (size_t)got < want) {
-                    return image_tiff_fail(l, err);
-                }
-            }
-            block_t b = {.bytes = buf, .row_bytes = row_bytes, .y = y, .w = l->width, .h = h, .first = p, .count = 1};
-            b.first = l->planar ? p : 0;
-            b.count = l->planar ? 1 : l->samples;
-            put_block(l, &b, img);
-        }
-    }
-    return ERR_OK;
-}
-
-static err_kind_t read_tiles(tiff_layout_t *l, uint8_t *buf, uint64_t size, image_t *img, err_t *err) {
-    uint32_t tw = 0, th = 0;
-    TIFFGetField(l->tif, TIFFTAG_TILEWIDTH, &tw);
-    TIFFGetField(l->tif, TIFFTAG_TILELENGTH, &th);
-    if (tw == 0 || th == 0) {
-        return image_err_corrupt(err, "tiles without a size");
-    }
-    size_t row_bytes = (size_t)TIFFTileRowSize64(l->tif);
-    uint32_t across = (l->width - 1) / tw + 1, down = (l->height - 1) / th + 1;
-    int planes = l->planar ? l->samples : 1;
-    if ((uint64_t)row_bytes * th > size || (uint64_t)across * down * (unsigned)planes > TIFFNumberOfTiles(l->tif)) {
-        return image_err_corrupt(err, "tiles do not fit the image");
-    }
-    for (int p = 0; p < planes; p++) {
-        for (uint64_t i = 0; i < (uint64_t)across * down; i++) {
-            uint32_t index = (uint32_t)((uint64_t)(unsigned)p * across * down + i);
-            uint32_t x = (uint32_t)(i % across) * tw, y = (uint32_t)(i / across) * th;
-            if (is_absent(l->tif, index)) {
-                memset(buf, 0, (size_t)size);
-            } else {
-                tmsize_t got = TIFFReadEncodedTile(l->tif, index, buf, (tmsize_t)size);
-                if (got < 0 || (uint64_t)got < size) {
-                    return image_tiff_fail(l, err);
-                }
-            }
-            block_t b = {.bytes = buf, .row_bytes = row_bytes, .x = x, .y = y};
-            b.w = l->width - x < tw ? l->width - x : tw;
-            b.h = l->height - y < th ? l->height - y : th;
-            b.first = l->planar ? p : 0;
-            b.count = l->planar ? 1 : l->samples;
-            put_block(l, &b, img);
-        }
-    }
-    return ERR_OK;
 }
 
 /* CMYK in the buffer becomes RGB, in place: three values are written where four were read. */
@@ -306,83 +249,32 @@ static void ink_to_rgb(image_t *img, size_t stored) {
     img->bytes = n * channels * (deep ? 2 : 1);
 }
 
-static err_kind_t read_through_rgba(tiff_layout_t *l, const image_request_t *req, image_t *img, err_t *err) {
-    char why[1024] = "";
-    TIFFRGBAImage rgba;
-    image_info_t four = img->info;
-    four.channels = 4;
-    size_t bytes = 0;
-    err_kind_t k = image_check_size(&four, req->lim, &bytes, err);
-    if (k != ERR_OK) {
-        return k;
-    }
-    if (!TIFFRGBAImageBegin(&rgba, l->tif, 1, why)) {
-        return image_err_unsupported(err, "an unusual colour model", why);
-    }
-    rgba.req_orientation = rgba.orientation; /* turning is our own, and complete */
-    img->data = calloc(1, bytes);
-    if (!img->data) {
-        TIFFRGBAImageEnd(&rgba);
-        return image_err_memory(err);
-    }
-    int ok = TIFFRGBAImageGet(&rgba, img->data, l->width, l->height);
-    TIFFRGBAImageEnd(&rgba);
-    if (!ok) {
-        return image_tiff_fail(l, err);
-    }
-    size_t n = bytes / 4;
-    const uint32_t *src = img->data;
-    uint8_t *dst = img->data;
-    for (size_t i = 0; i < n; i++) {
-        uint32_t v = src[i];
-        dst[i * 3] = (uint8_t)TIFFGetR(v);
-        dst[i * 3 + 1] = (uint8_t)TIFFGetG(v);
-        dst[i * 3 + 2] = (uint8_t)TIFFGetB(v);
-    }
-    img->bytes = n * 3;
-    return ERR_OK;
-}
-
-/* Uncompressed pixels cannot be more than the file holds; saying so early saves the memory. */
-static bool is_plausible(const tiff_layout_t *l, const image_request_t *req) {
-    if (l->compression != COMPRESSION_NONE) {
-        return true;
-    }
-    uint64_t need = 0, blocks = l->tiled ? TIFFNumberOfTiles(l->tif) : TIFFNumberOfStrips(l->tif);
-    for (uint64_t i = 0; i < blocks; i++) {
-        if (is_absent(l->tif, (uint32_t)i)) {
-            return true;
+err_kind_t image_tiff_read_rect(tiff_file_t *f, image_rect_t q, image_t *part, err_t *err) {
+    const tiff_layout_t *l = &f->l;
+    memset(part, 0, sizeof *part);
+    part->info = f->info;
+    part->info.width = q.w;
+    part->info.height = q.h;
+    part->info.channels += l->ink ? 1 : 0; /* as stored, until ink_to_rgb */
+    err_kind_t k = image_allocate(part, &f->lim, err);
+    const int planes = l->planar ? l->samples : 1;
+    const uint32_t right = (uint32_t)q.x + (uint32_t)q.w, bottom = (uint32_t)q.y + (uint32_t)q.h;
+    for (int p = 0; k == ERR_OK && p < planes; p++) {
+        if (l->planar && kept_place(l, p) < 0) {
+            continue;
+        }
+        tiff_block_t b = {0};
+        for (uint32_t y = (uint32_t)q.y; k == ERR_OK && y < bottom; y = b.y + b.h) {
+            for (uint32_t x = (uint32_t)q.x; k == ERR_OK && x < right; x = b.x + b.w) {
+                k = image_tiff_block_at(f, p, x, y, &b, err);
+                if (k == ERR_OK) {
+                    put_block(l, &b, q, part);
+                }
+            }
         }
     }
-    need = (uint64_t)l->width * l->height / 8 * l->bits * l->samples;
-    return need / 2 <= req->src->size;
-}
-
-err_kind_t image_tiff_read_pixels(tiff_layout_t *l, const image_request_t *req, image_t *img, err_t *err) {
-    if (l->through_rgba) {
-        return read_through_rgba(l, req, img, err);
-    }
-    uint64_t size = l->tiled ? TIFFTileSize64(l->tif) : TIFFStripSize64(l->tif);
-    err_kind_t k = check_buffer(size, req, err);
-    if (k != ERR_OK) {
-        return k;
-    }
-    if (!is_plausible(l, req)) {
-        return image_err_truncated(err, "the file is smaller than its pixels");
-    }
-    img->info.channels += l->ink ? 1 : 0; /* as stored, until ink_to_rgb */
-    k = image_allocate(img, req->lim, err);
-    if (k != ERR_OK) {
-        return k;
-    }
-    uint8_t *buf = malloc((size_t)size);
-    if (!buf) {
-        return image_err_memory(err);
-    }
-    k = l->tiled ? read_tiles(l, buf, size, img, err) : read_strips(l, buf, size, img, err);
-    free(buf);
     if (k == ERR_OK && l->ink) {
-        ink_to_rgb(img, (size_t)img->info.channels);
+        ink_to_rgb(part, (size_t)part->info.channels);
     }
     return k;
 }
