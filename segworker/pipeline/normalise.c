@@ -1,7 +1,8 @@
 /*
  * Percentiles without sorting and without a copy: the bits of a float, with the sign folded in, order as unsigned
  * integers, so two counting passes (upper 16 bits, then lower 16 bits inside the buckets that matter) give any order
- * statistic exactly, in linear time whatever the data.
+ * statistic exactly, in linear time whatever the data. Grey values of images mostly are whole numbers up to 65535:
+ * those are counted one by one, and one pass is enough.
  */
 #include "segworker/pipeline/normalise.h"
 
@@ -34,41 +35,83 @@ static uint32_t locate(const uint64_t *counts, uint64_t *rank) {
     return b;
 }
 
-/* values[i] = element of rank ranks[i] (0 = smallest). */
-static bool order_statistics(const float *v, size_t n, const uint64_t *ranks, float *values) {
-    uint64_t *counts = calloc((size_t)BUCKETS * (RANKS + 1), sizeof *counts);
-    uint8_t *group_of = calloc(BUCKETS, 1); /* 1 + index of the second histogram of a bucket */
-    if (!counts || !group_of) {
-        free(counts);
-        free(group_of);
+struct percentile_scan {
+    double low, high; /* 0..100 */
+    uint64_t n;
+    uint64_t upper[BUCKETS]; /* by the upper half of the key */
+    uint64_t whole[BUCKETS]; /* by value, while all values are whole numbers from 0 to 65535 */
+    bool all_whole, second;  /* second pass: only the lower halves inside the wanted buckets count */
+    uint64_t lower[RANKS][BUCKETS];
+    uint8_t group_of[BUCKETS]; /* 1 + index into lower */
+    uint64_t rest[RANKS];      /* rank inside the bucket */
+    uint32_t bucket[RANKS];
+};
+
+err_kind_t percentile_scan_begin(double low, double high, percentile_scan_t **out, err_t *err) {
+    *out = calloc(1, sizeof **out);
+    if (!*out) {
+        return err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to normalise the image.", NULL);
+    }
+    (*out)->low = low;
+    (*out)->high = high;
+    (*out)->all_whole = true;
+    return ERR_OK;
+}
+
+void percentile_scan_free(percentile_scan_t *s) {
+    free(s);
+}
+
+void percentile_scan_feed(percentile_scan_t *s, const float *v, size_t n) {
+    if (s->second) {
+        for (size_t i = 0; i < n; i++) {
+            uint32_t k = order_key(v[i]);
+            uint8_t g = s->group_of[k >> 16];
+            if (g) {
+                s->lower[g - 1][k & 0xffff]++;
+            }
+        }
+        return;
+    }
+    s->n += n;
+    for (size_t i = 0; i < n; i++) {
+        s->upper[order_key(v[i]) >> 16]++;
+    }
+    for (size_t i = 0; s->all_whole && i < n; i++) {
+        if (v[i] >= 0 && v[i] < BUCKETS && v[i] == (float)(uint32_t)v[i]) {
+            s->whole[(uint32_t)v[i]]++;
+        } else {
+            s->all_whole = false;
+        }
+    }
+}
+
+/* The ranks around both percentiles. */
+static void ranks_of(const percentile_scan_t *s, uint64_t ranks[RANKS], double at[2]) {
+    at[0] = (double)(s->n - 1) * (s->low / 100.0);
+    at[1] = (double)(s->n - 1) * (s->high / 100.0);
+    for (int i = 0; i < 2; i++) {
+        uint64_t below = (uint64_t)floor(at[i]);
+        below = below > s->n - 1 ? s->n - 1 : below;
+        ranks[2 * i] = below;
+        ranks[2 * i + 1] = below + 1 > s->n - 1 ? s->n - 1 : below + 1;
+    }
+}
+
+bool percentile_scan_again(percentile_scan_t *s) {
+    double at[2];
+    uint8_t groups = 0;
+    if (s->second || s->all_whole || s->n == 0) {
         return false;
     }
-    uint64_t *low = counts + BUCKETS, rest[RANKS];
-    uint32_t bucket[RANKS];
-    uint8_t groups = 0;
-    for (size_t i = 0; i < n; i++) {
-        counts[order_key(v[i]) >> 16]++;
-    }
+    ranks_of(s, s->rest, at);
     for (int r = 0; r < RANKS; r++) {
-        rest[r] = ranks[r];
-        bucket[r] = locate(counts, &rest[r]);
-        if (group_of[bucket[r]] == 0) {
-            group_of[bucket[r]] = ++groups;
+        s->bucket[r] = locate(s->upper, &s->rest[r]);
+        if (s->group_of[s->bucket[r]] == 0) {
+            s->group_of[s->bucket[r]] = ++groups;
         }
     }
-    for (size_t i = 0; i < n; i++) {
-        uint32_t k = order_key(v[i]);
-        uint8_t g = group_of[k >> 16];
-        if (g) {
-            low[(size_t)(g - 1) * BUCKETS + (k & 0xffff)]++;
-        }
-    }
-    for (int r = 0; r < RANKS; r++) {
-        uint32_t l = locate(low + (size_t)(group_of[bucket[r]] - 1) * BUCKETS, &rest[r]);
-        values[r] = key_value(bucket[r] << 16 | l);
-    }
-    free(counts);
-    free(group_of);
+    s->second = true;
     return true;
 }
 
@@ -78,33 +121,40 @@ static double interpolate(float a, float b, double t) {
     return t >= 0.5 ? b - difference * (1 - t) : a + difference * t;
 }
 
-err_kind_t normalise_percentiles(const float *v, size_t n, double low, double high, double *lo, double *hi,
-                                 err_t *err) {
-    double at[2] = {(double)(n - 1) * (low / 100.0), (double)(n - 1) * (high / 100.0)};
+void percentile_scan_result(const percentile_scan_t *s, double *lo, double *hi) {
+    double at[2];
     uint64_t ranks[RANKS];
     float values[RANKS];
-    for (int i = 0; i < 2; i++) {
-        uint64_t below = (uint64_t)floor(at[i]);
-        below = below > n - 1 ? n - 1 : below;
-        ranks[2 * i] = below;
-        ranks[2 * i + 1] = below + 1 > n - 1 ? n - 1 : below + 1;
-    }
-    if (!order_statistics(v, n, ranks, values)) {
-        return err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to normalise the image.", NULL);
+    ranks_of(s, ranks, at);
+    for (int r = 0; r < RANKS; r++) {
+        if (s->all_whole) {
+            values[r] = (float)locate(s->whole, &ranks[r]);
+        } else {
+            uint64_t rest = s->rest[r];
+            uint32_t l = locate(s->lower[s->group_of[s->bucket[r]] - 1], &rest);
+            values[r] = key_value(s->bucket[r] << 16 | l);
+        }
     }
     *lo = interpolate(values[0], values[1], at[0] - floor(at[0]));
     *hi = interpolate(values[2], values[3], at[1] - floor(at[1]));
-    return ERR_OK;
 }
 
-err_kind_t normalise_plane(float *v, size_t n, const normalise_params_t *p, bool *contrast, err_t *err) {
-    const double least_divisor = 1e-6;
-    double lo = 0, hi = 0;
-    *contrast = false;
-    err_kind_t k = normalise_percentiles(v, n, p->low, p->high, &lo, &hi, err);
-    if (k != ERR_OK || hi - lo <= p->min_range) {
-        return k;
+err_kind_t normalise_percentiles(const float *v, size_t n, double low, double high, double *lo, double *hi,
+                                 err_t *err) {
+    percentile_scan_t *s = NULL;
+    err_kind_t k = percentile_scan_begin(low, high, &s, err);
+    if (k == ERR_OK) {
+        do {
+            percentile_scan_feed(s, v, n);
+        } while (percentile_scan_again(s));
+        percentile_scan_result(s, lo, hi);
     }
+    percentile_scan_free(s);
+    return k;
+}
+
+void normalise_apply(float *v, size_t n, const normalise_params_t *p, double lo, double hi) {
+    const double least_divisor = 1e-6;
     double range = hi - lo;
     float base = (float)lo, divisor = (float)(range > least_divisor ? range : least_divisor);
     float least = (float)p->clip_min, most = (float)p->clip_max;
@@ -113,6 +163,14 @@ err_kind_t normalise_plane(float *v, size_t n, const normalise_params_t *p, bool
         float x = wide ? (float)(((double)v[i] - lo) / range) : (v[i] - base) / divisor;
         v[i] = x < least ? least : x > most ? most : x;
     }
-    *contrast = true;
-    return ERR_OK;
+}
+
+err_kind_t normalise_plane(float *v, size_t n, const normalise_params_t *p, bool *contrast, err_t *err) {
+    double lo = 0, hi = 0;
+    err_kind_t k = normalise_percentiles(v, n, p->low, p->high, &lo, &hi, err);
+    *contrast = k == ERR_OK && hi - lo > p->min_range;
+    if (*contrast) {
+        normalise_apply(v, n, p, lo, hi);
+    }
+    return k;
 }

@@ -52,6 +52,36 @@ static void agrees_with_sorting(void **state) {
     }
 }
 
+static void parts_give_the_same_as_the_whole(void **state) {
+    (void)state;
+    enum { N = 10007 };
+    float *v = malloc(N * sizeof *v);
+    unsigned seed = 9;
+    for (int kind = 0; kind < 3; kind++) {
+        for (int i = 0; i < N; i++) {
+            seed = seed * 1664525u + 1013904223u;
+            v[i] = kind == 0 ? (float)(seed >> 16) : kind == 1 ? (float)(seed >> 14) : (float)seed * 1e-9f - 1;
+        }
+        double lo = 0, hi = 0;
+        int passes = 0;
+        percentile_scan_t *s = NULL;
+        assert_int_equal(percentile_scan_begin(1, 99.8, &s, NULL), ERR_OK);
+        do {
+            for (int from = 0, n = 0; from < N; from += n) {
+                n = from + 777 < N ? 777 : N - from;
+                percentile_scan_feed(s, v + from, (size_t)n);
+            }
+            passes++;
+        } while (percentile_scan_again(s));
+        percentile_scan_result(s, &lo, &hi);
+        percentile_scan_free(s);
+        assert_int_equal(passes, kind == 0 ? 1 : 2);
+        assert_true(lo == by_sorting(v, N, 1));
+        assert_true(hi == by_sorting(v, N, 99.8));
+    }
+    free(v);
+}
+
 static void known_values(void **state) {
     (void)state;
     const float v[5] = {5, 1, 4, 2, 3};
@@ -104,6 +134,7 @@ static void the_largest_floats_do_not_overflow(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(agrees_with_sorting),
+        cmocka_unit_test(parts_give_the_same_as_the_whole),
         cmocka_unit_test(known_values),
         cmocka_unit_test(scales_and_clips),
         cmocka_unit_test(one_grey_value_has_no_contrast),
