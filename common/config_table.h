@@ -3,7 +3,7 @@
 
 /* where things are */
 CFG_SECRET(database_url, "DATABASE_URL", "", CONFIG_BOTH, "PostgreSQL connection URI (required)")
-CFG_SECRET(redis_url, "REDIS_URL", "redis://127.0.0.1:6379/0", CONFIG_BOTH, "redis://[user:password@]host:port/db, or unix:///path[?db=N]")
+CFG_SECRET(redis_url, "REDIS_URL", "redis://127.0.0.1:6379/0", CONFIG_BOTH, "redis://[user:password@]host:port/db, unix:///path[?db=N], or redis-sentinel://[user:password@]host:port,host:port/primary/db")
 CFG_STR(storage_dir, "STORAGE_DIR", "./data/storage", CONFIG_BOTH, "directory that holds images and derived files")
 CFG_STR(models_dir, "MODELS_DIR", "segworker/models", CONFIG_WORKER, "directory with one folder per model")
 CFG_STR(migrations_dir, "MIGRATIONS_DIR", "proto/sql", CONFIG_GATEWAY, "directory with the SQL migrations")
@@ -19,7 +19,7 @@ CFG_STR(tls_cert, "TLS_CERT", "", CONFIG_GATEWAY, "PEM file: certificate chain")
 CFG_STR(tls_key, "TLS_KEY", "", CONFIG_GATEWAY, "PEM file: private key")
 
 /* HTTP */
-CFG_INT(http_threads, "HTTP_THREADS", 96, 8, 4096, CONFIG_GATEWAY, "connection threads (WebSockets included)")
+CFG_INT(http_threads, "HTTP_THREADS", 96, 8, 4096, CONFIG_GATEWAY, "connection threads (WebSockets have their own)")
 CFG_INT(max_upload_size, "MAX_UPLOAD_SIZE", 2147483648LL, 1024, 1099511627776LL, CONFIG_BOTH, "largest image file, bytes")
 CFG_INT(request_timeout_ms, "REQUEST_TIMEOUT", 30000, 1000, 600000, CONFIG_GATEWAY, "ms that one read of a request may take")
 CFG_STR(allowed_origins, "ALLOWED_ORIGINS", "", CONFIG_GATEWAY, "further origins for CORS and WebSocket, comma-separated")
@@ -28,7 +28,8 @@ CFG_INT(access_ttl_s, "ACCESS_TOKEN_TTL", 900, 5, 86400, CONFIG_GATEWAY, "second
 CFG_INT(refresh_ttl_s, "REFRESH_TOKEN_TTL", 2592000, 60, 31536000, CONFIG_GATEWAY, "seconds a refresh token is valid")
 CFG_BOOL(allow_registration, "ALLOW_REGISTRATION", true, CONFIG_GATEWAY, "may people make their own accounts")
 CFG_INT(login_rate, "LOGIN_RATE_LIMIT", 20, 1, 100000, CONFIG_GATEWAY, "failed sign-ins per address and quarter of an hour")
-CFG_INT(ws_max_total, "WS_MAX_TOTAL", 64, 1, 100000, CONFIG_GATEWAY, "WebSockets in all; keep it well under HTTP_THREADS")
+CFG_INT(ws_threads, "WS_THREADS", 2, 1, 64, CONFIG_GATEWAY, "threads that serve all WebSockets")
+CFG_INT(ws_max_total, "WS_MAX_TOTAL", 1000, 1, 100000, CONFIG_GATEWAY, "WebSockets in all, each needs a file descriptor")
 CFG_INT(ws_max_per_user, "WS_MAX_PER_USER", 8, 1, 10000, CONFIG_GATEWAY, "WebSockets per user")
 CFG_INT(ws_queue_max, "WS_QUEUE_MAX", 256, 8, 65536, CONFIG_GATEWAY, "messages that may wait for one slow WebSocket")
 CFG_INT(max_images_per_project, "MAX_IMAGES_PER_PROJECT", 10000, 1, 10000000, CONFIG_GATEWAY, "images in one project")
@@ -51,6 +52,8 @@ CFG_INT(db_statement_ms, "DB_STATEMENT_TIMEOUT", 30000, 100, 3600000, CONFIG_BOT
 
 /* Redis */
 CFG_INT(redis_timeout_ms, "REDIS_TIMEOUT", 2000, 10, 600000, CONFIG_BOTH, "ms to connect and for one command")
+CFG_STR(redis_sentinel_user, "REDIS_SENTINEL_USER", "", CONFIG_BOTH, "name at the Sentinels themselves, if they want one")
+CFG_SECRET(redis_sentinel_password, "REDIS_SENTINEL_PASSWORD", "", CONFIG_BOTH, "password at the Sentinels themselves; empty = none")
 CFG_INT(redis_pool_max, "REDIS_POOL_MAX", 16, 1, 1000, CONFIG_BOTH, "connections")
 
 /* start and stop */

@@ -25,6 +25,7 @@
 enum {
     MAX_CHANNELS = 65536,
     CHANNEL_SIZE = 80,
+    LOOK_MS = 1000,  /* how often a silent connection is looked at */
     PING_MS = 10000, /* silence after which the server is asked whether it lives */
     DEAD_MS = 20000, /* silence after which the connection is given up */
     RETRY_MIN_MS = 100,
@@ -270,12 +271,13 @@ static bool read_replies(events_sub_t *s, redisContext *c) {
     }
 }
 
-/* Serves one connection until it breaks or the subscriber ends. */
-static void serve(events_sub_t *s, redisContext *c) {
+/* Serves one connection until it breaks, another Redis takes over, or the subscriber ends. */
+static void serve(events_sub_t *s, rds_conn_t *conn) {
+    redisContext *c = rds_raw(conn);
     int64_t heard_ms = time_mono_ms(), asked_ms = heard_ms;
-    while (!should_stop(s) && send_changes(s, c)) {
+    while (!should_stop(s) && !rds_is_stale(conn) && send_changes(s, c)) {
         struct pollfd fds[2] = {{.fd = c->fd, .events = POLLIN}, {.fd = s->wake, .events = POLLIN}};
-        int n = poll(fds, 2, PING_MS / 4);
+        int n = poll(fds, 2, LOOK_MS);
         if (n < 0 && errno != EINTR) {
             return;
         }
@@ -314,8 +316,10 @@ static void *run(void *arg) {
             }
             first = false;
             retry_ms = RETRY_MIN_MS;
-            serve(s, rds_raw(conn));
-            rds_fail(conn);
+            serve(s, conn);
+            if (!should_stop(s)) {
+                rds_fail(conn); /* it broke, so whether it led to the right place may be asked */
+            }
             rds_release(conn);
             mark_lost(s);
         }

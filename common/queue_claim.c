@@ -134,9 +134,10 @@ static err_kind_t blocking_get(queue_t *q, rds_conn_t **out, err_t *err) {
         *out = q->blocking[--q->blocking_count];
     }
     (void)pthread_mutex_unlock(&q->lock);
-    if (*out) {
+    if (*out && !rds_is_stale(*out)) {
         return ERR_OK;
     }
+    rds_release(*out);
     return rds_connect(q->rds, (int)(WAIT_SLICE_MS + q->redis_timeout_ms), out, err);
 }
 

@@ -8,7 +8,8 @@
  *   2. active rows without a lease get one (restore.lua); if nobody renews it, step 1 takes them next time; what is
  *      paused is told to Redis again;
  *   3. delayed jobs that are due, and rows of the outbox, are pushed;
- *   4. now and then, and at once when Redis has lost its memory, PostgreSQL is compared with the lists (queue_audit.c);
+ *   4. now and then, and at once when Redis has lost its memory or a replica has taken over, PostgreSQL is compared
+ * with the lists (queue_audit.c);
  *   5. now and then, old rows are deleted.
  */
 #include <stdlib.h>
@@ -200,14 +201,32 @@ static err_kind_t push_due(queue_t *q, pg_conn_t *conn, err_t *err) {
 
 /* ---- 4. and 5. ---- */
 
-static err_kind_t audit_if_due(queue_t *q, pg_conn_t *conn, err_t *err) {
-    const char *get[] = {"EXISTS", "sg:epoch"};
+/* Does Redis still know what it was told? Not after a wipe, and perhaps not the last of it when a replica became the
+ * primary: `primary` ("" without Sentinels) is then another than the one that was audited. */
+static err_kind_t ask_memory(queue_t *q, const char *primary, bool *remembers, err_t *err) {
+    const char *exists[] = {"EXISTS", "sg:epoch"}, *get[] = {"HGET", "sg:primary", "at"};
     redisReply *r = NULL;
-    err_kind_t rc = rds_run(q->rds, 2, get, &r, err);
-    bool remembers = rc == ERR_OK && r->type == REDIS_REPLY_INTEGER && r->integer == 1;
+    err_kind_t rc = rds_run(q->rds, 2, exists, &r, err);
+    *remembers = rc == ERR_OK && r->type == REDIS_REPLY_INTEGER && r->integer == 1;
     if (r) {
         freeReplyObject(r);
+        r = NULL;
     }
+    if (*remembers && primary[0] != '\0') {
+        rc = rds_run(q->rds, 3, get, &r, err);
+        *remembers = rc == ERR_OK && r->type == REDIS_REPLY_STRING && strcmp(r->str, primary) == 0;
+        if (r) {
+            freeReplyObject(r);
+        }
+    }
+    return rc;
+}
+
+static err_kind_t audit_if_due(queue_t *q, pg_conn_t *conn, err_t *err) {
+    char primary[RDS_PRIMARY_NAME_SIZE];
+    rds_primary_name(q->rds, primary);
+    bool remembers;
+    err_kind_t rc = ask_memory(q, primary, &remembers, err);
     bool due = false;
     if (rc == ERR_OK) {
         rc = set_if_absent(q, "sg:audit", q->tune.audit_ms, &due, err);
@@ -223,8 +242,11 @@ static err_kind_t audit_if_due(queue_t *q, pg_conn_t *conn, err_t *err) {
         log_msgf(LOG_WARN, "%d waiting jobs were in no list of Redis and wait again", relisted);
     }
     if (rc == ERR_OK && !remembers) {
-        const char *set[] = {"SET", "sg:epoch", q->sweeper_id};
-        rc = rds_run(q->rds, 3, set, NULL, err);
+        const char *set[] = {"SET", "sg:epoch", q->sweeper_id}, *note[] = {"HSET", "sg:primary", "at", primary};
+        rc = primary[0] != '\0' ? rds_run(q->rds, 4, note, NULL, err) : ERR_OK;
+        if (rc == ERR_OK) {
+            rc = rds_run(q->rds, 3, set, NULL, err);
+        }
     }
     return rc;
 }

@@ -13,27 +13,12 @@
 #include <string.h>
 #include <sys/time.h>
 
-#include "hash.h"
 #include "log.h"
 #include "metrics.h"
-#include "pool.h"
-#include "redis_url.h"
+#include "rds_internal.h"
 #include "timeutil.h"
 
-enum { IDLE_MS = 60000, DESTROY_GRACE_MS = 5000, ARGS_MAX = 1 << 20 };
-
-struct rds_pool {
-    pool_t *pool;
-    redis_url_t url;
-    char where[300]; /* without the password */
-    int timeout_ms;
-};
-
-struct rds_conn {
-    rds_pool_t *owner;
-    redisContext *ctx;
-    bool pooled, broken;
-};
+enum { IDLE_MS = 60000, DESTROY_GRACE_MS = 5000, CHECK_MS = 1000 };
 
 /* ---- metrics ---- */
 
@@ -117,17 +102,32 @@ static err_kind_t sign_in(rds_pool_t *p, redisContext *ctx, err_t *err) {
     return kind;
 }
 
-/* timeout_ms: for commands after the handshake; 0 = none. */
-static err_kind_t open_conn(rds_pool_t *p, int timeout_ms, rds_conn_t **out, err_t *err) {
-    struct timeval tv = to_timeval(p->timeout_ms);
-    err_kind_t kind = ERR_OK;
-    rds_conn_t *c = calloc(1, sizeof *c);
-    redisContext *ctx = p->url.is_unix ? redisConnectUnixWithTimeout(p->url.host, tv)
-                                       : redisConnectWithTimeout(p->url.host, p->url.port, tv);
-    if (!c || !ctx) {
-        kind = err_set(err, ERR_NO_MEMORY, "no_memory", "Out of memory.", NULL);
-        goto out;
+/* What a Sentinel names may have become a replica meanwhile. */
+static err_kind_t demand_primary(rds_pool_t *p, redisContext *ctx, err_t *err) {
+    redisReply *r = redisCommand(ctx, "ROLE");
+    if (!r) {
+        return unavailable(err, p->where, ctx->errstr);
     }
+    const redisReply *role = r->type == REDIS_REPLY_ARRAY && r->elements > 0 ? r->element[0] : r;
+    bool ok = role != r && role->type == REDIS_REPLY_STRING && strcmp(role->str, "master") == 0;
+    const char *said = role->type == REDIS_REPLY_STRING || role->type == REDIS_REPLY_ERROR ? role->str : "?";
+    err_kind_t kind = ok ? ERR_OK : unavailable(err, "not a primary", said);
+    freeReplyObject(r);
+    return kind;
+}
+
+/* Connects and signs in. at: where a Sentinel says that the primary is; NULL: where the URL says. Every step may take
+ * step_ms; timeout_ms is for commands afterwards, 0 = none. */
+static err_kind_t dial(rds_pool_t *p, const redis_address_t *at, int step_ms, int timeout_ms, redisContext **out,
+                       err_t *err) {
+    struct timeval tv = to_timeval(step_ms);
+    redisContext *ctx = p->url.is_unix
+                            ? redisConnectUnixWithTimeout(p->url.host, tv)
+                            : redisConnectWithTimeout(at ? at->host : p->url.host, at ? at->port : p->url.port, tv);
+    if (!ctx) {
+        return err_set(err, ERR_NO_MEMORY, "no_memory", "Out of memory.", NULL);
+    }
+    err_kind_t kind = ERR_OK;
     if (ctx->err) {
         kind = unavailable(err, p->where, ctx->errstr);
         goto out;
@@ -144,20 +144,71 @@ static err_kind_t open_conn(rds_pool_t *p, int timeout_ms, rds_conn_t **out, err
         }
     }
     kind = sign_in(p, ctx, err);
-    if (kind == ERR_OK && timeout_ms != p->timeout_ms && redisSetTimeout(ctx, to_timeval(timeout_ms)) != REDIS_OK) {
+    if (kind == ERR_OK && at) {
+        kind = demand_primary(p, ctx, err);
+    }
+    if (kind == ERR_OK && timeout_ms != step_ms && redisSetTimeout(ctx, to_timeval(timeout_ms)) != REDIS_OK) {
         kind = unavailable(err, p->where, "setting a time-out failed");
     }
 out:
     if (kind != ERR_OK) {
-        if (ctx) {
-            redisFree(ctx);
+        redisFree(ctx);
+        return kind;
+    }
+    *out = ctx;
+    return ERR_OK;
+}
+
+/* Is the primary there that a Sentinel speaks of? */
+static err_kind_t check_primary(void *arg, const redis_address_t *at, err_t *err) {
+    rds_pool_t *p = arg;
+    redisContext *ctx = NULL;
+    int step_ms = p->timeout_ms < CHECK_MS ? p->timeout_ms : CHECK_MS;
+    err_kind_t kind = dial(p, at, step_ms, step_ms, &ctx, err);
+    if (kind == ERR_OK) {
+        redisFree(ctx);
+    }
+    return kind;
+}
+
+static void doubt(const rds_conn_t *c) {
+    if (c->owner->sentinel) {
+        rds_sentinel_doubt(c->owner->sentinel, c->generation);
+    }
+}
+
+/* An address that does not work is doubted, and what that brings is tried once. */
+static err_kind_t dial_primary(rds_pool_t *p, int timeout_ms, rds_conn_t *c, err_t *err) {
+    err_kind_t kind = ERR_UNAVAILABLE;
+    for (int i = 0; i < 2 && kind == ERR_UNAVAILABLE; i++) {
+        rds_primary_t primary;
+        kind = rds_sentinel_primary(p->sentinel, p->timeout_ms, &primary, err);
+        if (kind != ERR_OK) {
+            return kind;
         }
+        c->generation = primary.generation;
+        kind = dial(p, &primary.at, p->timeout_ms, timeout_ms, &c->ctx, err);
+        if (kind == ERR_UNAVAILABLE) {
+            doubt(c);
+        }
+    }
+    return kind;
+}
+
+/* timeout_ms: for commands after the handshake; 0 = none. */
+static err_kind_t open_conn(rds_pool_t *p, int timeout_ms, rds_conn_t **out, err_t *err) {
+    rds_conn_t *c = calloc(1, sizeof *c);
+    if (!c) {
+        return err_set(err, ERR_NO_MEMORY, "no_memory", "Out of memory.", NULL);
+    }
+    c->owner = p;
+    err_kind_t kind =
+        p->sentinel ? dial_primary(p, timeout_ms, c, err) : dial(p, NULL, p->timeout_ms, timeout_ms, &c->ctx, err);
+    if (kind != ERR_OK) {
         free(c);
         return kind;
     }
     metrics_set(m_up, NULL, 1);
-    c->owner = p;
-    c->ctx = ctx;
     *out = c;
     return ERR_OK;
 }
@@ -175,6 +226,8 @@ err_kind_t rds_pool_create(const config_t *cfg, rds_pool_t **out, err_t *err) {
     }
     if (p->url.is_unix) {
         (void)snprintf(p->where, sizeof p->where, "%s", p->url.host);
+    } else if (p->url.sentinel_count > 0) {
+        (void)snprintf(p->where, sizeof p->where, "primary %s", p->url.master);
     } else {
         (void)snprintf(p->where, sizeof p->where, "%s:%d", p->url.host, p->url.port);
     }
@@ -183,6 +236,13 @@ err_kind_t rds_pool_create(const config_t *cfg, rds_pool_t **out, err_t *err) {
     if (!p->pool) {
         kind = err_set(err, ERR_NO_MEMORY, "no_memory", "Out of memory.", NULL);
         goto fail;
+    }
+    if (p->url.sentinel_count > 0) {
+        kind = rds_sentinel_create(&p->url, cfg, check_primary, p, &p->sentinel, err);
+        if (kind != ERR_OK) {
+            (void)pool_destroy(p->pool, 0);
+            goto fail;
+        }
     }
     metrics_on_collect(collect_pool, p);
     *out = p;
@@ -203,6 +263,7 @@ void rds_pool_destroy(rds_pool_t *p) {
         log_msgf(LOG_ERROR, "%d Redis connections were not released before the pool was closed", left);
         return; /* the borrowers still point here */
     }
+    rds_sentinel_destroy(p->sentinel);
     explicit_bzero(&p->url, sizeof p->url);
     free(p);
 }
@@ -218,7 +279,7 @@ err_kind_t rds_acquire(rds_pool_t *p, rds_conn_t **out, err_t *err) {
     void *item = NULL;
     switch (pool_take(p->pool, p->timeout_ms, &item)) {
     case POOL_ITEM:
-        if (is_alive(item)) {
+        if (is_alive(item) && !rds_is_stale(item)) {
             *out = item;
             return ERR_OK;
         }
@@ -251,7 +312,7 @@ void rds_release(rds_conn_t *c) {
     }
     rds_pool_t *p = c->owner;
     bool pooled = c->pooled;
-    if (pooled && !c->broken && c->ctx->err == 0) {
+    if (pooled && !c->broken && c->ctx->err == 0 && !rds_is_stale(c)) {
         pool_give(p->pool, c);
         return;
     }
@@ -266,12 +327,26 @@ err_kind_t rds_connect(rds_pool_t *p, int timeout_ms, rds_conn_t **out, err_t *e
     return open_conn(p, timeout_ms, out, err);
 }
 
+bool rds_is_stale(const rds_conn_t *c) {
+    const rds_sentinel_t *s = c->owner->sentinel;
+    return s && c->generation != rds_sentinel_generation(s);
+}
+
+void rds_primary_name(rds_pool_t *p, char out[RDS_PRIMARY_NAME_SIZE]) {
+    rds_primary_t primary;
+    out[0] = '\0';
+    if (p->sentinel && rds_sentinel_primary(p->sentinel, 0, &primary, NULL) == ERR_OK) {
+        (void)snprintf(out, RDS_PRIMARY_NAME_SIZE, "%s:%d", primary.at.host, primary.at.port);
+    }
+}
+
 redisContext *rds_raw(rds_conn_t *c) {
     return c->ctx;
 }
 
 void rds_fail(rds_conn_t *c) {
     c->broken = true;
+    doubt(c);
 }
 
 err_kind_t rds_wait_ready(rds_pool_t *p, int timeout_s, err_t *err) {
@@ -309,9 +384,15 @@ static bool is_passing(const char *reply) {
     return false;
 }
 
-/* Sends and waits. ERR_OK means that there is a reply, maybe an error reply. */
-static err_kind_t send_command(rds_conn_t *c, int argc, const char **argv, const size_t *lens, redisReply **reply,
-                               err_t *err) {
+/* Replies of a server that is no primary, or no longer the one that counts. Older ones give a script's as the text of
+ * another error. */
+static bool denies_primary(const char *reply) {
+    return strncmp(reply, "READONLY", 8) == 0 || strncmp(reply, "MASTERDOWN ", 11) == 0 ||
+           strncmp(reply, "LOADING ", 8) == 0 || strncmp(reply, "NOREPLICAS ", 11) == 0 ||
+           strncmp(reply, "UNBLOCKED ", 10) == 0 || strstr(reply, "-READONLY ");
+}
+
+err_kind_t rds_send(rds_conn_t *c, int argc, const char **argv, const size_t *lens, redisReply **reply, err_t *err) {
     *reply = NULL;
     if (c->broken || c->ctx->err) {
         return unavailable(err, c->owner->where, "used after the connection broke");
@@ -326,6 +407,7 @@ static err_kind_t send_command(rds_conn_t *c, int argc, const char **argv, const
         return ERR_OK;
     }
     c->broken = true;
+    doubt(c);
     char what[400];
     (void)snprintf(what, sizeof what, "%s, %.40s", c->owner->where, argv[0]);
     /* What hiredis calls "Resource temporarily unavailable" is our time-out. */
@@ -333,8 +415,7 @@ static err_kind_t send_command(rds_conn_t *c, int argc, const char **argv, const
     return unavailable(err, what, timed_out ? "no answer in time" : c->ctx->errstr);
 }
 
-/* Turns an error reply into an error and frees it; hands any other reply over. */
-static err_kind_t finish(redisReply *got, const char *name, redisReply **reply, err_t *err) {
+err_kind_t rds_finish(rds_conn_t *c, redisReply *got, const char *name, redisReply **reply, err_t *err) {
     if (got->type != REDIS_REPLY_ERROR) {
         if (reply) {
             *reply = got;
@@ -344,6 +425,10 @@ static err_kind_t finish(redisReply *got, const char *name, redisReply **reply, 
         return ERR_OK;
     }
     metrics_add(m_errors, (const char *const[]){"reply"}, 1);
+    if (c->owner->sentinel && denies_primary(got->str)) {
+        c->broken = true;
+        doubt(c);
+    }
     err_kind_t kind;
     if (is_passing(got->str)) {
         kind = err_set(err, ERR_UNAVAILABLE, "redis_unavailable",
@@ -368,8 +453,8 @@ err_kind_t rds_command(rds_conn_t *c, int argc, const char *const *argv, const s
         *reply = NULL;
     }
     redisReply *got;
-    err_kind_t kind = send_command(c, argc, as_hiredis(argv), lens, &got, err);
-    return kind == ERR_OK ? finish(got, argv[0], reply, err) : kind;
+    err_kind_t kind = rds_send(c, argc, as_hiredis(argv), lens, &got, err);
+    return kind == ERR_OK ? rds_finish(c, got, argv[0], reply, err) : kind;
 }
 
 err_kind_t rds_run(rds_pool_t *p, int argc, const char *const *argv, redisReply **reply, err_t *err) {
@@ -386,127 +471,15 @@ err_kind_t rds_run(rds_pool_t *p, int argc, const char *const *argv, redisReply 
     return kind;
 }
 
-void rds_script_init(rds_script_t *s, const char *name, const char *source) {
-    s->name = name;
-    s->source = source;
-    if (!hash_sha1_hex(source, strlen(source), s->sha)) {
-        /* A build of OpenSSL without SHA-1: EVALSHA answers NOSCRIPT and the source is sent each time. */
-        memset(s->sha, '0', sizeof s->sha - 1);
-        s->sha[sizeof s->sha - 1] = '\0';
-    }
-}
-
-err_kind_t rds_eval(rds_conn_t *c, const rds_script_t *s, int nkeys, int argc, const char *const *argv,
-                    redisReply **reply, err_t *err) {
-    if (reply) {
-        *reply = NULL;
-    }
-    if (argc < 0 || argc > ARGS_MAX || nkeys < 0 || nkeys > argc) {
-        return err_set(err, ERR_INTERNAL, "redis_error", "The job queue reported an error.",
-                       "%s: %d keys, %d arguments", s->name, nkeys, argc);
-    }
-    const char **all = malloc(((size_t)argc + 3) * sizeof *all);
-    if (!all) {
-        return err_set(err, ERR_NO_MEMORY, "no_memory", "Out of memory.", NULL);
-    }
-    char count[16];
-    (void)snprintf(count, sizeof count, "%d", nkeys);
-    all[0] = "EVALSHA";
-    all[1] = s->sha;
-    all[2] = count;
-    for (int i = 0; i < argc; i++) {
-        all[3 + i] = argv[i];
-    }
-    redisReply *got;
-    err_kind_t kind = send_command(c, argc + 3, all, NULL, &got, err);
-    if (kind == ERR_OK && got->type == REDIS_REPLY_ERROR && strncmp(got->str, "NOSCRIPT", 8) == 0) {
-        /* It did not run, so sending it again, with its source, repeats nothing. */
-        freeReplyObject(got);
-        all[0] = "EVAL";
-        all[1] = s->source;
-        kind = send_command(c, argc + 3, all, NULL, &got, err);
-    }
-    free(all);
-    return kind == ERR_OK ? finish(got, s->name, reply, err) : kind;
-}
-
-static bool append_call(redisContext *ctx, const rds_call_t *call) {
-    const char *all[RDS_CALL_ARGS + 3];
-    char count[16];
-    (void)snprintf(count, sizeof count, "%d", call->nkeys);
-    all[0] = "EVALSHA";
-    all[1] = call->script->sha;
-    all[2] = count;
-    for (int i = 0; i < call->argc; i++) {
-        all[3 + i] = call->argv[i];
-    }
-    return redisAppendCommandArgv(ctx, call->argc + 3, all, NULL) == REDIS_OK;
-}
-
-static bool is_noscript(const redisReply *r) {
-    return r->type == REDIS_REPLY_ERROR && strncmp(r->str, "NOSCRIPT", 8) == 0;
-}
-
-static void drop_replies(rds_call_t *calls, int from, int n) {
-    for (int i = from; i < n; i++) {
-        if (calls[i].reply) {
-            freeReplyObject(calls[i].reply);
-            calls[i].reply = NULL;
-        }
-    }
-}
-
-/* Sends all and reads as many replies; what does not come back leaves the connection broken. */
-static err_kind_t exchange_calls(rds_conn_t *c, rds_call_t *calls, int n, err_t *err) {
-    int64_t began = time_mono_us();
-    bool ok = !c->broken && c->ctx->err == 0;
-    for (int i = 0; ok && i < n; i++) {
-        ok = append_call(c->ctx, &calls[i]);
-    }
-    for (int i = 0; ok && i < n; i++) {
-        void *reply = NULL;
-        ok = redisGetReply(c->ctx, &reply) == REDIS_OK;
-        calls[i].reply = reply;
-    }
+err_kind_t rds_note_pipeline(rds_conn_t *c, int64_t began_us, const char *why, err_t *err) {
     if (c->pooled) {
-        metrics_observe(m_seconds, NULL, (double)(time_mono_us() - began) / 1e6);
+        metrics_observe(m_seconds, NULL, (double)(time_mono_us() - began_us) / 1e6);
     }
-    if (!ok) {
+    if (why) {
         c->broken = true;
-        drop_replies(calls, 0, n);
-        return unavailable(err, c->owner->where, c->ctx->err ? c->ctx->errstr : "no answer to a pipeline");
+        doubt(c);
+        return unavailable(err, c->owner->where, why);
     }
     metrics_set(m_up, NULL, 1);
     return ERR_OK;
-}
-
-err_kind_t rds_eval_many(rds_conn_t *c, rds_call_t *calls, int n, err_t *err) {
-    for (int i = 0; i < n; i++) {
-        calls[i].reply = NULL;
-        if (n > RDS_CALLS || calls[i].argc > RDS_CALL_ARGS || calls[i].nkeys > calls[i].argc) {
-            return err_set(err, ERR_INTERNAL, "redis_error", "The job queue reported an error.", "%s: %d arguments",
-                           calls[i].script->name, calls[i].argc);
-        }
-    }
-    err_kind_t kind = exchange_calls(c, calls, n, err);
-    int first = 0;
-    while (kind == ERR_OK && first < n && !is_noscript(calls[first].reply)) {
-        first++;
-    }
-    if (kind == ERR_OK) {
-        drop_replies(calls, first, n);
-    }
-    for (int i = first; kind == ERR_OK && i < n; i++) {
-        kind = rds_eval(c, calls[i].script, calls[i].nkeys, calls[i].argc, calls[i].argv, &calls[i].reply, err);
-    }
-    for (int i = 0; kind == ERR_OK && i < first; i++) {
-        if (calls[i].reply->type == REDIS_REPLY_ERROR) {
-            kind = finish(calls[i].reply, calls[i].script->name, NULL, err);
-            calls[i].reply = NULL;
-        }
-    }
-    if (kind != ERR_OK) {
-        drop_replies(calls, 0, n);
-    }
-    return kind;
 }

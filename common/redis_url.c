@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <string.h>
 
-enum { DB_MAX = 1023 };
+enum { DB_MAX = 1023, SENTINEL_PORT = 26379 };
 
 static err_kind_t wrong(err_t *err, const char *what) {
     return err_setf(err, ERR_INVALID, "config_invalid",
@@ -99,42 +99,80 @@ static err_kind_t parse_unix(const char *p, redis_url_t *out, err_t *err) {
     return ERR_OK;
 }
 
+/* Reads "host[:port]" and moves *p behind it; `ends` are the characters that may follow. The port stays when none is
+ * given. NULL, or what is wrong. */
+static const char *take_address(const char **p, const char *ends, char *name, size_t room, int *port) {
+    size_t host;
+    const char *host_at = *p;
+    char stops[8] = ":";
+    (void)strncat(stops, ends, sizeof stops - 2);
+    if (**p == '[') {
+        host_at++;
+        host = strcspn(host_at, "]/");
+        *p = host_at + host;
+        if (**p != ']') {
+            return "has an unfinished IPv6 address";
+        }
+        (*p)++;
+    } else {
+        host = strcspn(*p, stops);
+        *p += host;
+    }
+    if (host == 0 || !decode(host_at, host, name, room)) {
+        return "has no usable host";
+    }
+    if (**p == ':') {
+        size_t digits = strcspn(++*p, ends);
+        if (!number(*p, digits, 65535, port) || *port == 0) {
+            return "has a wrong port";
+        }
+        *p += digits;
+    }
+    return **p == '\0' || strchr(ends, **p) ? NULL : "has something unknown after the host";
+}
+
+/* "/db" at the end, or nothing. */
+static err_kind_t parse_db(const char *p, redis_url_t *out, err_t *err) {
+    if (*p == '/' && p[1] != '\0') {
+        p++;
+        return number(p, strlen(p), DB_MAX, &out->db) ? ERR_OK : wrong(err, "has a wrong database number");
+    }
+    return *p == '\0' || *p == '/' ? ERR_OK : wrong(err, "has something unknown after the host");
+}
+
 static err_kind_t parse_tcp(const char *p, redis_url_t *out, err_t *err) {
     if (!take_userinfo(&p, out)) {
         return wrong(err, "has a malformed user or password");
     }
-    size_t host;
-    const char *host_at = p;
-    if (*p == '[') {
-        host_at = p + 1;
-        host = strcspn(host_at, "]/");
-        p = host_at + host;
-        if (*p != ']') {
-            return wrong(err, "has an unfinished IPv6 address");
+    const char *bad = take_address(&p, "/?", out->host, sizeof out->host, &out->port);
+    return bad ? wrong(err, bad) : parse_db(p, out, err);
+}
+
+static err_kind_t parse_sentinel(const char *p, redis_url_t *out, err_t *err) {
+    if (!take_userinfo(&p, out)) {
+        return wrong(err, "has a malformed user or password");
+    }
+    for (;;) {
+        if (out->sentinel_count == REDIS_SENTINELS_MAX) {
+            return wrong(err, "names more than 16 Sentinels");
+        }
+        redis_address_t *a = &out->sentinels[out->sentinel_count++];
+        a->port = SENTINEL_PORT;
+        const char *bad = take_address(&p, ",/?", a->host, sizeof a->host, &a->port);
+        if (bad) {
+            return wrong(err, bad);
+        }
+        if (*p != ',') {
+            break;
         }
         p++;
-    } else {
-        host = strcspn(p, ":/?");
-        p += host;
     }
-    if (host == 0 || !decode(host_at, host, out->host, sizeof out->host)) {
-        return wrong(err, "has no usable host");
+    size_t name = *p == '/' ? strcspn(++p, "/?") : 0;
+    if (name == 0 || !decode(p, name, out->master, sizeof out->master)) {
+        return wrong(err, "does not name the primary that the Sentinels watch "
+                          "(redis-sentinel://host:26379,host:26379/NAME/0)");
     }
-    if (*p == ':') {
-        size_t digits = strcspn(++p, "/?");
-        if (!number(p, digits, 65535, &out->port) || out->port == 0) {
-            return wrong(err, "has a wrong port");
-        }
-        p += digits;
-    }
-    if (*p == '/' && p[1] != '\0') {
-        p++;
-        if (!number(p, strlen(p), DB_MAX, &out->db)) {
-            return wrong(err, "has a wrong database number");
-        }
-        return ERR_OK;
-    }
-    return *p == '\0' || *p == '/' ? ERR_OK : wrong(err, "has something unknown after the host");
+    return parse_db(p + name, out, err);
 }
 
 err_kind_t redis_url_parse(const char *url, redis_url_t *out, err_t *err) {
@@ -145,8 +183,11 @@ err_kind_t redis_url_parse(const char *url, redis_url_t *out, err_t *err) {
     if (strncmp(url, "redis://", 8) == 0) {
         return parse_tcp(url + 8, out, err);
     }
+    if (strncmp(url, "redis-sentinel://", 17) == 0) {
+        return parse_sentinel(url + 17, out, err);
+    }
     if (strncmp(url, "rediss://", 9) == 0) {
         return wrong(err, "asks for TLS, which is not supported (use a private network or a local proxy)");
     }
-    return wrong(err, "does not begin with redis:// or unix://");
+    return wrong(err, "does not begin with redis://, redis-sentinel:// or unix://");
 }

@@ -17,7 +17,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     redis_url_t u;
     err_t err;
     if (redis_url_parse(url, &u, &err) == ERR_OK) {
-        if (u.host[0] == '\0' || u.port < 1 || u.port > 65535 || u.db < 0 || (u.is_unix && u.host[0] != '/')) {
+        bool placed = u.sentinel_count > 0 ? u.host[0] == '\0' && u.master[0] != '\0' : u.host[0] != '\0';
+        for (int i = 0; i < u.sentinel_count; i++) {
+            placed = placed && u.sentinels[i].host[0] != '\0' && u.sentinels[i].port > 0 && u.sentinels[i].port < 65536;
+        }
+        if (!placed || u.sentinel_count > REDIS_SENTINELS_MAX || u.port < 1 || u.port > 65535 || u.db < 0 ||
+            (u.is_unix && u.host[0] != '/')) {
             abort();
         }
     } else if (err.kind != ERR_INVALID) {

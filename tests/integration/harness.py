@@ -21,6 +21,9 @@ import psycopg2
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("SPHEROSEG_BUILD", ROOT / "build")).resolve()
 SHARED = ROOT.parent / "shared"
+# Another server that speaks Redis's protocol, such as /usr/bin/valkey-server
+REDIS_SERVER = os.environ.get("SPHEROSEG_REDIS_SERVER") or "redis-server"
+REDIS_CLI = shutil.which("redis-cli") or shutil.which("valkey-cli") or "redis-cli"
 
 
 def free_port():
@@ -143,7 +146,7 @@ class Stack:
     def start_redis(self):
         if self.redis is None:
             (self.dir / "redis").mkdir()
-            self.redis = Process("redis", ["redis-server", "--bind", "127.0.0.1", "--port", self.redis_port,
+            self.redis = Process("redis", [REDIS_SERVER, "--bind", "127.0.0.1", "--port", self.redis_port,
                                            "--requirepass", self.redis_password, "--dir", self.dir / "redis",
                                            "--save", "", "--appendonly", "no"], dict(os.environ), self.logs)
         self.redis.start()
@@ -239,7 +242,7 @@ class Stack:
 
     def redis_cli(self, *args):
         env = dict(os.environ, REDISCLI_AUTH=self.redis_password)
-        return subprocess.run(["redis-cli", "-p", str(self.redis_port), "--no-auth-warning", *map(str, args)],
+        return subprocess.run([REDIS_CLI, "-p", str(self.redis_port), "--no-auth-warning", *map(str, args)],
                               env=env, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
     def metric(self, port, name, **labels):

@@ -100,13 +100,14 @@ return {all, now[1] * 1000 + math.floor(now[2] / 1000)}
 
 @pytest.fixture(scope="module")
 def redis():
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not installed")
+    program = os.environ.get("SPHEROSEG_REDIS_SERVER") or "redis-server"
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not installed")
     folder = tempfile.mkdtemp(prefix="spheroseg-lua-")
     with contextlib.closing(socket.socket()) as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    server = subprocess.Popen(["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", "",
+    server = subprocess.Popen([program, "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", "",
                                "--appendonly", "no"], stdout=subprocess.DEVNULL)
     client = None
     try:

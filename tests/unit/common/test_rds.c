@@ -58,7 +58,40 @@ static void test_urls(void **state) {
     assert_string_equal(u.password, "pw");
     assert_int_equal(u.db, 3);
 
+    assert_int_equal(u.sentinel_count, 0);
+    assert_int_equal(redis_url_parse("redis-sentinel://us:p%2Cw@one,[::2]:1,three:65535/my%2Fname/3", &u, &err),
+                     ERR_OK);
+    assert_int_equal(u.sentinel_count, 3);
+    assert_string_equal(u.sentinels[0].host, "one");
+    assert_int_equal(u.sentinels[0].port, 26379);
+    assert_string_equal(u.sentinels[1].host, "::2");
+    assert_int_equal(u.sentinels[1].port, 1);
+    assert_string_equal(u.sentinels[2].host, "three");
+    assert_int_equal(u.sentinels[2].port, 65535);
+    assert_string_equal(u.master, "my/name");
+    assert_int_equal(u.db, 3);
+    assert_string_equal(u.user, "us");
+    assert_string_equal(u.password, "p,w");
+    assert_int_equal(redis_url_parse("redis-sentinel://one/name", &u, &err), ERR_OK);
+    assert_int_equal(u.sentinel_count, 1);
+    assert_int_equal(u.db, 0);
+
     static const char *const wrong[] = {"",
+                                        "redis-sentinel://",
+                                        "redis-sentinel://host",
+                                        "redis-sentinel://host/",
+                                        "redis-sentinel://host//0",
+                                        "redis-sentinel://host,/name",
+                                        "redis-sentinel://,host/name",
+                                        "redis-sentinel://host:0/name",
+                                        "redis-sentinel://host:1;host:2/name",
+                                        "redis-sentinel://[::1,host/name",
+                                        "redis-sentinel://host/name/x",
+                                        "redis-sentinel://host/name/0/1",
+                                        "redis-sentinel://host/name?db=1",
+                                        "redis-sentinel://secret-value@host/name",
+                                        "redis-sentinel://1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17/name",
+                                        "redis://one,two:1:2",
                                         "redis:",
                                         "http://host",
                                         "rediss://host",

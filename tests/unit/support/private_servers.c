@@ -54,6 +54,10 @@ static const char *pg_program(const char *name) {
 }
 
 static const char *redis_program(void) {
+    const char *chosen = getenv("SPHEROSEG_REDIS_SERVER");
+    if (chosen && chosen[0]) {
+        return chosen;
+    }
     static const char *const places[] = {"/usr/bin/redis-server", "/usr/local/bin/redis-server"};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         if (access(places[i], X_OK) == 0) {

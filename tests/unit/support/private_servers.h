@@ -1,7 +1,8 @@
 /*
  * Private PostgreSQL and Redis servers for tests: on Unix sockets in a temporary directory, as an unprivileged user,
  * and gone when the test program ends, however it ends (the kernel signals them when their parent dies). Call
- * everything from the main thread: the signal is tied to the thread that started the server.
+ * everything from the main thread: the signal is tied to the thread that started the server. SPHEROSEG_REDIS_SERVER may
+ * name another program than redis-server that speaks its protocol (valkey-server).
  */
 #ifndef SG_PRIVATE_SERVERS_H
 #define SG_PRIVATE_SERVERS_H

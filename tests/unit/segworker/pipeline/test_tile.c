@@ -51,7 +51,7 @@ static float pixel(int x, int y) {
 
 static void check_size(int w, int h, const tile_params_t *p) {
     size_t n = (size_t)w * (size_t)h;
-    float *plane = malloc(n * sizeof *plane), *maps[2] = {calloc(n, sizeof(float)), calloc(n, sizeof(float))};
+    float *plane = calloc(n, sizeof *plane), *maps[2] = {calloc(n, sizeof(float)), calloc(n, sizeof(float))};
     for (int y = 0; y < h; y++) {
         for (int x = 0; x < w; x++) {
             plane[y * w + x] = pixel(x, y);
