@@ -3,8 +3,8 @@
  * off, WebSockets told to go, answers in flight finished, threads joined, all within STOP_TIMEOUT.
  *
  * Threads: the main thread only waits for signals (all others block them); civetweb's connection threads; the sweeper;
- * the hub's two; the private port's one. If a stop hangs, SIGALRM's default action ends the process: nothing
- * that was acknowledged lives in memory only.
+ * the hub's (ws_internal.h); the private port's one. If a stop hangs, SIGALRM's default action ends the process:
+ * nothing that was acknowledged lives in memory only.
  */
 #include "daemon.h"
 
@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "auth/auth.h"
@@ -31,7 +32,7 @@
 #define SWEEP_MS 1000
 #define CERTIFICATE_MS 10000
 #define HOUSEKEEPING_MS (10 * 60 * 1000)
-#define HTTP_HEADROOM 8
+#define DESCRIPTORS_SPARE 128 /* databases, files, listening ports */
 
 /* ---- parts ---- */
 
@@ -39,11 +40,6 @@ err_kind_t daemon_check_config(const config_t *cfg, err_t *err) {
     if (!cfg->database_url[0]) {
         return err_set(err, ERR_INVALID, "config_invalid",
                        "DATABASE_URL is not set. Example: postgresql://spheroseg@127.0.0.1:5432/spheroseg", NULL);
-    }
-    if (cfg->ws_max_total + HTTP_HEADROOM > cfg->http_threads) {
-        return err_setf(err, ERR_INVALID, "config_invalid",
-                        "WS_MAX_TOTAL (%lld) must leave at least %d of HTTP_THREADS (%lld) for requests.",
-                        (long long)cfg->ws_max_total, HTTP_HEADROOM, (long long)cfg->http_threads);
     }
     size_t secret = strlen(cfg->jwt_secret);
     if (secret > 0 && secret < TOKEN_SECRET_MIN) {
@@ -242,6 +238,25 @@ static void stop(daemon_t *d) {
     (void)alarm(0);
 }
 
+/* Every WebSocket is a descriptor, and the usual soft limit of 1,024 is there for programs that use select(). */
+static void raise_descriptor_limit(const config_t *cfg) {
+    struct rlimit limit;
+    rlim_t want = (rlim_t)(cfg->ws_max_total + 2 * cfg->http_threads + DESCRIPTORS_SPARE);
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) {
+        return;
+    }
+    if (limit.rlim_cur < want && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = want < limit.rlim_max ? want : limit.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    if (limit.rlim_cur < want) {
+        char text[64];
+        (void)snprintf(text, sizeof text, "%llu of %llu", (unsigned long long)limit.rlim_cur, (unsigned long long)want);
+        log_event(LOG_WARN, "too few file descriptors for WS_MAX_TOTAL and HTTP_THREADS; raise the limit", "limit",
+                  text, NULL);
+    }
+}
+
 static void log_ready(const config_t *cfg) {
     char url[512];
     char port[16];
@@ -319,6 +334,7 @@ int daemon_serve(const config_t *cfg) {
     sigaddset(&set, SIGUSR1);
     sigaddset(&set, SIGHUP);
     log_event(LOG_INFO, "starting", "version", SG_VERSION, NULL);
+    raise_descriptor_limit(cfg);
     /* Every thread inherits this mask, so that only sigwait below sees these signals. */
     pthread_sigmask(SIG_BLOCK, &set, NULL);
     if (start_guarded(&d, cfg, &set, &err) != ERR_OK) {

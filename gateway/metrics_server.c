@@ -15,8 +15,9 @@
 struct metrics_server {
     gateway_t *gw;
     httpd_mini_t *httpd;
-    metric_t *sockets, *subscriptions, *sent, *dropped, *connections, *in_flight, *threads, *certificate, *up;
-    uint64_t sent_seen, dropped_seen;
+    metric_t *sockets, *subscriptions, *sent, *dropped, *stale, *slow, *waiting, *connections, *in_flight, *threads,
+        *certificate, *up;
+    uint64_t sent_seen, dropped_seen, stale_seen, slow_seen;
 };
 
 static void collect_health(metrics_server_t *m) {
@@ -45,8 +46,13 @@ static void collect(void *arg) {
     metrics_set(m->subscriptions, NULL, w.subscriptions);
     metrics_add(m->sent, NULL, (double)(w.sent_total - m->sent_seen));
     metrics_add(m->dropped, NULL, (double)(w.dropped_total - m->dropped_seen));
+    metrics_add(m->stale, NULL, (double)(w.stale_total - m->stale_seen));
+    metrics_add(m->slow, NULL, (double)(w.slow_total - m->slow_seen));
+    metrics_set(m->waiting, NULL, (double)w.waiting_bytes);
     m->sent_seen = w.sent_total;
     m->dropped_seen = w.dropped_total;
+    m->stale_seen = w.stale_total;
+    m->slow_seen = w.slow_total;
     collect_health(m);
 }
 
@@ -76,9 +82,12 @@ static void make_metrics(metrics_server_t *m) {
     m->sent = metrics_counter("spheroseg_websocket_messages_total", "Messages sent to browsers.", NULL);
     m->dropped =
         metrics_counter("spheroseg_websocket_coalesced_total", "Progress messages that a newer one replaced.", NULL);
-    m->connections = metrics_gauge("spheroseg_http_connections", "Open connections, WebSockets included.", NULL);
-    m->in_flight =
-        metrics_gauge("spheroseg_http_requests_in_flight", "Requests being answered, WebSockets included.", NULL);
+    m->stale = metrics_counter("spheroseg_websocket_stale_total",
+                               "Events left out because a newer one of the same job had been sent.", NULL);
+    m->slow = metrics_counter("spheroseg_websocket_slow_total", "WebSockets closed because they were too slow.", NULL);
+    m->waiting = metrics_gauge("spheroseg_websocket_waiting_bytes", "Messages that wait for WebSockets.", NULL);
+    m->connections = metrics_gauge("spheroseg_http_connections", "Open connections, without WebSockets.", NULL);
+    m->in_flight = metrics_gauge("spheroseg_http_requests_in_flight", "Requests being answered.", NULL);
     m->threads = metrics_gauge("spheroseg_http_threads", "Connection threads (HTTP_THREADS).", NULL);
     m->certificate =
         metrics_gauge("spheroseg_tls_certificate_left_seconds", "Time until the certificate expires.", NULL);

@@ -3,16 +3,24 @@
  * router (TLS) or redirected (plain port); civetweb's own file serving, CGI and WebSocket code are never reached.
  *
  * The TLS context is ours, made by tls.c. OpenSSL calls on_handshake on the connection's thread; it notes the TLS
- * object in a thread-local variable, which is how http_read_body and the WebSocket loop reach it.
+ * object in a thread-local variable, which is how http_read_body and server_detach reach it.
+ *
+ * A WebSocket leaves civetweb after its handshake (server_detach). civetweb will close the connection when the handler
+ * returns, and it must find something to close: it keeps its own reference to the TLS object, told to be quiet about
+ * the end, and the number of its descriptor, which by then means an unconnected socket. Only when it has let go of both
+ * (connection_closed, same thread) does the new owner get to know, so that the two never use the object together.
  */
 #include "server.h"
 
 #include <ctype.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "common/timeutil.h"
@@ -32,7 +40,7 @@ struct server {
     SSL_CTX *tls;
     tls_files_t files;
     int64_t started_ms;
-    atomic_int connections, in_flight, websockets;
+    atomic_int connections, in_flight;
     atomic_bool draining;
 };
 
@@ -51,6 +59,58 @@ SSL *server_connection_tls(const struct mg_connection *conn) {
         return NULL;
     }
     return thread_tls;
+}
+
+/* ---- connections that leave ---- */
+
+typedef struct {
+    SSL *tls;
+    void (*then)(void *arg);
+    void *arg;
+} leaving_t;
+
+static _Thread_local leaving_t thread_leaving; /* of the connection that is being served */
+
+err_kind_t server_detach(struct mg_connection *conn, SSL **tls_out, int *fd_out, void (*then)(void *arg), void *arg,
+                         err_t *err) {
+    SSL *tls = server_connection_tls(conn);
+    int old = tls ? SSL_get_fd(tls) : -1;
+    int fd = old >= 0 ? fcntl(old, F_DUPFD_CLOEXEC, 0) : -1;
+    int dummy = fd >= 0 ? socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0) : -1;
+    if (dummy < 0 || SSL_set_fd(tls, fd) != 1) {
+        goto fail;
+    }
+    if (dup3(dummy, old, O_CLOEXEC) < 0) {
+        (void)SSL_set_fd(tls, old);
+        goto fail;
+    }
+    close(dummy);
+    SSL_up_ref(tls);
+    SSL_set_quiet_shutdown(tls, 1);
+    thread_leaving = (leaving_t){tls, then, arg};
+    *tls_out = tls;
+    *fd_out = fd;
+    return ERR_OK;
+fail:
+    if (dummy >= 0) {
+        close(dummy);
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return err_set(err, ERR_NO_MEMORY, "no_descriptor", "The server has no room for another connection.", NULL);
+}
+
+static void on_connection_closed(const struct mg_connection *conn) {
+    leaving_t l = thread_leaving;
+    (void)conn;
+    if (l.then) {
+        memset(&thread_leaving, 0, sizeof thread_leaving);
+        SSL_set_shutdown(l.tls, 0); /* civetweb's quiet shutdown marked it as closed */
+        SSL_set_quiet_shutdown(l.tls, 0);
+        SSL_set_app_data(l.tls, NULL);
+        l.then(l.arg);
+    }
 }
 
 /* ---- the plain port ---- */
@@ -245,6 +305,7 @@ static err_kind_t start_civetweb(server_t *s, err_t *err) {
     cb.external_ssl_ctx = on_tls_context;
     cb.init_connection = on_connection;
     cb.connection_close = on_connection_close;
+    cb.connection_closed = on_connection_closed;
     if (mg_init_library(MG_FEATURES_TLS) == 0) {
         return err_set(err, ERR_INTERNAL, "tls_failed",
                        "The web server library could not load OpenSSL (libssl.so). Install libssl-dev.",
@@ -292,7 +353,7 @@ void server_drain(server_t *s) {
 
 bool server_wait_idle(server_t *s, int64_t timeout_ms) {
     int64_t until = time_mono_ms() + timeout_ms;
-    while (atomic_load(&s->in_flight) - atomic_load(&s->websockets) > 0) {
+    while (atomic_load(&s->in_flight) > 0) {
         if (time_mono_ms() >= until) {
             return false;
         }
@@ -346,10 +407,6 @@ bool server_is_draining(const server_t *s) {
 
 bool server_is_crowded(const server_t *s) {
     return atomic_load(&s->connections) * 4 > (int)s->gw->cfg->http_threads * 3;
-}
-
-void server_count_websocket(server_t *s, int delta) {
-    atomic_fetch_add(&s->websockets, delta);
 }
 
 void server_stats(const server_t *s, server_stats_t *out) {

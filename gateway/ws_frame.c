@@ -6,6 +6,7 @@
 #include "ws_frame.h"
 
 #include <openssl/evp.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/utf8.h"
@@ -14,6 +15,12 @@ enum { FIRST, SECOND, LENGTH, MASK, PAYLOAD, BROKEN };
 
 void ws_reader_init(ws_reader_t *r) {
     memset(r, 0, sizeof *r);
+}
+
+void ws_reader_free(ws_reader_t *r) {
+    free(r->message);
+    r->message = NULL;
+    r->message_len = 0;
 }
 
 static ws_event_t broken(ws_reader_t *r, int code) {
@@ -53,6 +60,12 @@ static ws_event_t check_length(ws_reader_t *r) {
     }
     if (!is_control(r) && r->length > WS_MESSAGE_MAX - r->message_len) {
         return broken(r, WS_CLOSE_TOO_BIG);
+    }
+    if (!is_control(r) && !r->message) {
+        r->message = malloc(WS_MESSAGE_MAX + 1);
+        if (!r->message) {
+            return broken(r, WS_CLOSE_INTERNAL);
+        }
     }
     r->got = 0;
     r->mask_bytes = 0;

@@ -1,6 +1,6 @@
 /*
  * WebSocket frames (RFC 6455): an incremental reader of what clients send, with every length bounded before a byte is
- * stored, and a writer of frame headers. No allocation, no I/O: one reader belongs to one socket.
+ * stored, and a writer of frame headers. No I/O. One reader belongs to one socket; between messages it holds no memory.
  */
 #ifndef SG_GATEWAY_WS_FRAME_H
 #define SG_GATEWAY_WS_FRAME_H
@@ -22,6 +22,7 @@ enum {
     WS_CLOSE_NOT_UTF8 = 1007,
     WS_CLOSE_POLICY = 1008,
     WS_CLOSE_TOO_BIG = 1009,
+    WS_CLOSE_INTERNAL = 1011,
     WS_CLOSE_AUTH = 4401,
     WS_CLOSE_SLOW = 4408,
     WS_CLOSE_TOO_MANY = 4429
@@ -46,11 +47,13 @@ typedef struct {
     int mask_bytes;
     size_t message_len, control_len;
     int error;
-    char message[WS_MESSAGE_MAX + 1];
+    char *message; /* WS_MESSAGE_MAX + 1 bytes while a message is on its way or has just come; NULL otherwise */
     unsigned char control[WS_CONTROL_MAX + 1];
 } ws_reader_t;
 
 void ws_reader_init(ws_reader_t *r);
+/* Lets go of the message: after WS_TEXT has been dealt with, and at the end. */
+void ws_reader_free(ws_reader_t *r);
 
 /* Takes bytes from data until one event is complete; *used says how many. Call again with the rest. */
 ws_event_t ws_reader_feed(ws_reader_t *r, const unsigned char *data, size_t n, size_t *used);

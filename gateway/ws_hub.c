@@ -1,10 +1,8 @@
 /*
- * Who hears what. The subscriber's thread takes each event from Redis, finds the sockets that subscribed to its project
- * and puts one shared message into their queues; it never writes to a socket and never asks the database. A second
- * thread makes the queue's status once a second while somebody listens. Snapshots are made on the socket's own thread.
+ * Who is there, and the way of an event. The subscriber's thread takes each event from Redis, drops what was overtaken,
+ * and puts one shared, framed message into the queues of those that hear its project; it never writes to a socket and
+ * never asks the database. A second thread makes the queue's status once a second while somebody listens.
  */
-#include "ws_internal.h"
-
 #include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,67 +11,83 @@
 #include "common/log.h"
 #include "common/thread_util.h"
 #include "common/timeutil.h"
-#include "routes/job_json.h"
+#include "ws_internal.h"
 
 #define CHANNEL_PREFIX "sg:events:"
-#define SUBSCRIBE_WAIT_MS 1500
 #define FEED_MS 1000
-#define SNAPSHOT_JOBS_MAX "20000"
-#define SNAPSHOT_POSITIONS_MAX 200 /* more waiting jobs than this: their positions are left out, each costs a call */
-#define SNAPSHOT_BYTES_MAX ((size_t)48 * 1024 * 1024)
+#define ORDER_JOBS 65536 /* 3 MiB */
 
 /* ---- the subscriber's side ---- */
 
+typedef struct {
+    char job_id[37]; /* empty: not about a job */
+    int64_t seq;     /* 0: has none */
+    ws_message_t *message;
+} event_t;
+
 /* Progress: a job that is still active. Any other change of a job must arrive. */
-static ws_message_t *message_of_event(const char *text, size_t len) {
-    char key[37] = "";
+static event_t event_parse(ws_hub_t *hub, const char *text, size_t len) {
+    event_t e = {.job_id = ""};
     bool progress = false;
     cJSON *json = cJSON_ParseWithLength(text, len);
     const char *type = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "type"));
     const char *job = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "jobId"));
     const char *state = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "state"));
+    const cJSON *seq = cJSON_GetObjectItemCaseSensitive(json, "seq");
     if (type && job && strcmp(type, "job") == 0) {
-        (void)snprintf(key, sizeof key, "%s", job);
+        (void)snprintf(e.job_id, sizeof e.job_id, "%s", job);
         progress = state && strcmp(state, "active") == 0;
-    }
-    ws_message_t *m = type ? ws_message_create(text, len, key, progress) : NULL;
-    cJSON_Delete(json);
-    return m;
-}
-
-static bool hears_project(const ws_socket_t *s, const char *project_id) {
-    for (int i = 0; i < s->subscription_count; i++) {
-        if (strcmp(s->subscriptions[i].project_id, project_id) == 0) {
-            return true;
+        if (cJSON_IsNumber(seq) && seq->valuedouble > 0 && seq->valuedouble < 9007199254740992.0) {
+            e.seq = (int64_t)seq->valuedouble;
         }
     }
-    return false;
+    e.message = type ? ws_message_create(hub, text, len, e.job_id, progress) : NULL;
+    cJSON_Delete(json);
+    return e;
+}
+
+/* hub->lock held */
+static void fan_out(ws_hub_t *hub, const ws_project_t *p, const event_t *e) {
+    ws_order_verdict_t v = {false, 0};
+    if (e->seq > 0) {
+        v = ws_order_event(hub->order, e->job_id, e->seq);
+    }
+    if (v.stale) {
+        atomic_fetch_add(&hub->stale_total, 1);
+        return;
+    }
+    for (int i = 0; i < p->count; i++) {
+        const ws_listener_t *l = &p->listeners[i];
+        if (v.snapshot == 0 || l->snapshot < v.snapshot) {
+            ws_socket_send(l->socket, e->message);
+        }
+    }
 }
 
 static void on_event(void *arg, const char *channel, const char *text, size_t len) {
     ws_hub_t *hub = arg;
-    ws_message_t *m = NULL;
-    if (text && (!channel || strncmp(channel, CHANNEL_PREFIX, sizeof CHANNEL_PREFIX - 1) != 0)) {
+    if (!text) {
+        pthread_mutex_lock(&hub->lock);
+        for (ws_socket_t *s = hub->sockets; s; s = s->next) {
+            ws_socket_resync(s);
+        }
+        pthread_mutex_unlock(&hub->lock);
+        return;
+    }
+    if (!channel || strncmp(channel, CHANNEL_PREFIX, sizeof CHANNEL_PREFIX - 1) != 0) {
+        return;
+    }
+    event_t e = event_parse(hub, text, len);
+    if (!e.message) {
         return;
     }
     pthread_mutex_lock(&hub->lock);
-    for (ws_socket_t *s = hub->sockets; s; s = s->next) {
-        if (!text) {
-            ws_socket_resync(s);
-            continue;
-        }
-        if (!hears_project(s, channel + sizeof CHANNEL_PREFIX - 1)) {
-            continue;
-        }
-        if (!m) {
-            m = message_of_event(text, len);
-        }
-        if (m) {
-            ws_socket_send(s, m);
-        }
+    const ws_project_t *p = ws_project_find(hub, channel + sizeof CHANNEL_PREFIX - 1);
+    if (p) {
+        fan_out(hub, p, &e);
     }
     pthread_mutex_unlock(&hub->lock);
-    ws_message_release(m);
+    ws_message_release(e.message);
 }
 
 /* ---- the queue's status ---- */
@@ -102,7 +116,7 @@ static ws_message_t *queue_message(ws_hub_t *hub) {
         buf_puts(&b, json + 1);
     }
     if (b.len > 0 && !b.failed) {
-        m = ws_message_create(b.data, b.len, "queue", true);
+        m = ws_message_create(hub, b.data, b.len, "queue", true);
     }
     buf_free(&b);
     free(json);
@@ -150,6 +164,7 @@ static err_kind_t check_person(ws_hub_t *hub, const char *user_id, err_t *err) {
 
 err_kind_t ws_hub_enter(ws_hub_t *hub, ws_socket_t *s, const char *user_id, err_t *err) {
     err_kind_t k = ERR_OK;
+    s->loop = hub->loops[atomic_fetch_add(&hub->next_loop, 1) % (unsigned)hub->loop_count];
     pthread_mutex_lock(&hub->lock);
     if (hub->closing || hub->socket_count >= hub->gw->cfg->ws_max_total) {
         k = err_set(err, ERR_UNAVAILABLE, "too_many_sockets_in_all",
@@ -158,7 +173,6 @@ err_kind_t ws_hub_enter(ws_hub_t *hub, ws_socket_t *s, const char *user_id, err_
         k = check_person(hub, user_id, err);
     }
     if (k == ERR_OK) {
-        s->hub = hub;
         memcpy(s->user_id, user_id, sizeof s->user_id);
         s->prev = NULL;
         s->next = hub->sockets;
@@ -182,20 +196,6 @@ err_kind_t ws_hub_name(ws_hub_t *hub, ws_socket_t *s, const char *user_id, err_t
     return k;
 }
 
-/* Does anybody here hear the project? hub->lock held. */
-static bool is_heard(const ws_hub_t *hub, const char *project_id) {
-    for (const ws_socket_t *s = hub->sockets; s; s = s->next) {
-        if (hears_project(s, project_id)) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void channel_name(char out[64], const char *project_id) {
-    (void)snprintf(out, 64, CHANNEL_PREFIX "%s", project_id);
-}
-
 void ws_hub_leave(ws_hub_t *hub, ws_socket_t *s) {
     ws_hub_hear_queue(hub, s, false);
     for (;;) {
@@ -203,7 +203,7 @@ void ws_hub_leave(ws_hub_t *hub, ws_socket_t *s) {
         pthread_mutex_lock(&hub->lock);
         bool more = s->subscription_count > 0;
         if (more) {
-            memcpy(project_id, s->subscriptions[0].project_id, sizeof project_id);
+            memcpy(project_id, s->subscriptions[0].project->id, sizeof project_id);
         }
         pthread_mutex_unlock(&hub->lock);
         if (!more) {
@@ -224,193 +224,43 @@ void ws_hub_leave(ws_hub_t *hub, ws_socket_t *s) {
     pthread_mutex_unlock(&hub->lock);
 }
 
-/* ---- subscriptions ---- */
-
-static err_kind_t check_owner(ws_hub_t *hub, const char *project_id, const char *user_id, err_t *err) {
-    PGresult *res = NULL;
-    const char *params[] = {project_id, user_id};
-    err_kind_t k =
-        pg_query(hub->gw->pg, "SELECT 1 FROM projects WHERE id = $1 AND owner_id = $2", 2, params, &res, err);
-    if (k == ERR_OK && PQntuples(res) == 0) {
-        k = err_set(err, ERR_NOT_FOUND, "not_found", "There is no such project.", NULL);
-    }
-    PQclear(res);
-    return k;
-}
-
-err_kind_t ws_hub_subscribe(ws_hub_t *hub, ws_socket_t *s, const char *project_id, err_t *err) {
-    char channel[64];
-    bool first = false;
-    err_kind_t k = check_owner(hub, project_id, s->user_id, err);
-    if (k != ERR_OK) {
-        return k;
-    }
-    pthread_mutex_lock(&hub->channels_lock);
-    pthread_mutex_lock(&hub->lock);
-    if (hears_project(s, project_id)) {
-        /* Asked again: only a fresh snapshot is wanted. */
-    } else if (s->subscription_count >= WS_SUBSCRIPTIONS_MAX) {
-        k = err_setf(err, ERR_LIMIT, "too_many_subscriptions", "One connection may follow %d projects.",
-                     WS_SUBSCRIPTIONS_MAX);
-    } else {
-        first = !is_heard(hub, project_id);
-        ws_subscription_t *sub = &s->subscriptions[s->subscription_count++];
-        memcpy(sub->project_id, project_id, sizeof sub->project_id);
-        sub->wants_snapshot = false;
-    }
-    pthread_mutex_unlock(&hub->lock);
-    if (k == ERR_OK && first) {
-        channel_name(channel, project_id);
-        if (!events_sub_add(hub->events, channel, SUBSCRIBE_WAIT_MS)) {
-            log_event(LOG_WARN, "Redis did not confirm a subscription in time", "projectId", project_id, NULL);
-        }
-    }
-    pthread_mutex_unlock(&hub->channels_lock);
-    if (k == ERR_OK) {
-        ws_hub_want_snapshot(hub, s, project_id);
-    }
-    return k;
-}
-
-void ws_hub_unsubscribe(ws_hub_t *hub, ws_socket_t *s, const char *project_id) {
-    char channel[64];
-    bool last = false;
-    pthread_mutex_lock(&hub->channels_lock);
-    pthread_mutex_lock(&hub->lock);
-    for (int i = 0; i < s->subscription_count; i++) {
-        if (strcmp(s->subscriptions[i].project_id, project_id) == 0) {
-            s->subscriptions[i] = s->subscriptions[--s->subscription_count];
-            last = !is_heard(hub, project_id);
-            break;
-        }
-    }
-    pthread_mutex_unlock(&hub->lock);
-    if (last) {
-        channel_name(channel, project_id);
-        events_sub_remove(hub->events, channel);
-    }
-    pthread_mutex_unlock(&hub->channels_lock);
-}
-
-void ws_hub_hear_queue(ws_hub_t *hub, ws_socket_t *s, bool hear) {
-    pthread_mutex_lock(&hub->lock);
-    s->hears_queue = hear;
-    pthread_mutex_unlock(&hub->lock);
-}
-
-void ws_hub_want_snapshot(ws_hub_t *hub, ws_socket_t *s, const char *project_id) {
-    pthread_mutex_lock(&hub->lock);
-    for (int i = 0; i < s->subscription_count; i++) {
-        if (!project_id || strcmp(s->subscriptions[i].project_id, project_id) == 0) {
-            s->subscriptions[i].wants_snapshot = true;
-        }
-    }
-    pthread_mutex_unlock(&hub->lock);
-}
-
-bool ws_hub_next_snapshot(ws_hub_t *hub, ws_socket_t *s, char project_id[37]) {
-    bool found = false;
-    pthread_mutex_lock(&hub->lock);
-    for (int i = 0; i < s->subscription_count && !found; i++) {
-        if (s->subscriptions[i].wants_snapshot) {
-            s->subscriptions[i].wants_snapshot = false;
-            memcpy(project_id, s->subscriptions[i].project_id, 37);
-            found = true;
-        }
-    }
-    pthread_mutex_unlock(&hub->lock);
-    return found;
-}
-
-/* ---- snapshot ---- */
-
-static err_kind_t no_memory(err_t *err) {
-    return err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", NULL);
-}
-
-static err_kind_t put_jobs(ws_hub_t *hub, const PGresult *res, buf_t *out, err_t *err) {
-    int n = PQntuples(res);
-    for (int i = 0; i < n; i++) {
-        const char *state = pg_get(res, i, "ws_state");
-        bool live = n <= SNAPSHOT_POSITIONS_MAX || (state && strcmp(state, "active") == 0);
-        cJSON *job = job_json(hub->gw->queue, res, i, live);
-        char *text = job ? cJSON_PrintUnformatted(job) : NULL;
-        cJSON_Delete(job);
-        if (!text) {
-            return no_memory(err);
-        }
-        buf_puts(out, i > 0 ? "," : "");
-        buf_puts(out, text);
-        cJSON_free(text);
-    }
-    return ERR_OK;
-}
-
-err_kind_t ws_hub_snapshot(ws_hub_t *hub, const char *project_id, const char *user_id, ws_message_t **out, err_t *err) {
-    PGresult *jobs = NULL;
-    PGresult *images = NULL;
-    buf_t text;
-    char sql[4096];
-    *out = NULL;
-    buf_init(&text, SNAPSHOT_BYTES_MAX);
-    int n = snprintf(sql, sizeof sql,
-                     "SELECT %s, j.state AS ws_state FROM jobs j JOIN images i ON i.id = j.image_id"
-                     " WHERE j.project_id = $1 AND (j.state IN ('queued', 'active', 'delayed')"
-                     " OR j.finished_at > now() - interval '60 seconds')"
-                     " ORDER BY j.created_at DESC, j.id LIMIT " SNAPSHOT_JOBS_MAX,
-                     JOB_COLUMNS);
-    if (n < 0 || (size_t)n >= sizeof sql) {
-        return err_set(err, ERR_INTERNAL, "snapshot_failed", "The server made a mistake.", "query too long");
-    }
-    const char *params[] = {project_id, user_id};
-    /* Ownership once more: the project may have been deleted, or its owner changed, since the subscription. */
-    err_kind_t k = pg_query(hub->gw->pg,
-                            "SELECT (SELECT count(*) FROM images i WHERE i.project_id = p.id) AS n FROM projects p"
-                            " WHERE p.id = $1 AND p.owner_id = $2",
-                            2, params, &images, err);
-    if (k == ERR_OK && PQntuples(images) == 0) {
-        k = err_set(err, ERR_NOT_FOUND, "not_found", "There is no such project.", NULL);
-    }
-    if (k == ERR_OK) {
-        k = pg_query(hub->gw->pg, sql, 1, params, &jobs, err);
-    }
-    if (k != ERR_OK) {
-        goto out;
-    }
-    buf_printf(&text, "{\"type\":\"snapshot\",\"projectId\":\"%s\",\"imageCount\":%lld,\"jobs\":[", project_id,
-               (long long)pg_get_int(images, 0, "n", 0));
-    k = put_jobs(hub, jobs, &text, err);
-    buf_puts(&text, "]}");
-    if (k == ERR_OK) {
-        *out = text.failed ? NULL : ws_message_create(text.data, text.len, NULL, false);
-        k = *out ? ERR_OK : no_memory(err);
-    }
-out:
-    PQclear(jobs);
-    PQclear(images);
-    buf_free(&text);
-    return k;
-}
-
 /* ---- life ---- */
+
+static err_kind_t start_threads(ws_hub_t *hub, err_t *err) {
+    err_kind_t k = ws_desk_create(hub, &hub->desk, err);
+    while (k == ERR_OK && hub->loop_count < hub->gw->cfg->ws_threads && hub->loop_count < WS_LOOPS_MAX) {
+        ws_loop_t *loop = NULL;
+        k = ws_loop_create(hub, &loop, err);
+        if (loop) {
+            hub->loops[hub->loop_count++] = loop;
+        }
+    }
+    if (k == ERR_OK) {
+        k = events_sub_create(hub->gw->rds, on_event, hub, &hub->events, err);
+    }
+    if (k == ERR_OK && thread_start(&hub->feeder, "ws-feeder", feed, hub) != 0) {
+        k = err_set(err, ERR_NO_MEMORY, "no_thread", "Cannot start a thread.", "ws-feeder");
+    }
+    hub->feeder_running = k == ERR_OK;
+    return k;
+}
 
 err_kind_t ws_hub_create(gateway_t *gw, ws_hub_t **out, err_t *err) {
     ws_hub_t *hub = calloc(1, sizeof *hub);
     if (!hub) {
-        return no_memory(err);
+        return err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", NULL);
     }
     hub->gw = gw;
     pthread_mutex_init(&hub->lock, NULL);
     pthread_mutex_init(&hub->channels_lock, NULL);
-    err_kind_t k = events_sub_create(gw->rds, on_event, hub, &hub->events, err);
-    if (k == ERR_OK && thread_start(&hub->feeder, "ws-feeder", feed, hub) != 0) {
-        k = err_set(err, ERR_NO_MEMORY, "no_thread", "Cannot start a thread.", "ws-feeder");
-    }
+    hub->order = ws_order_create(ORDER_JOBS);
+    err_kind_t k = hub->order
+                       ? start_threads(hub, err)
+                       : err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", "table of jobs");
     if (k != ERR_OK) {
         ws_hub_destroy(hub);
         return k;
     }
-    hub->feeder_running = true;
     *out = hub;
     return ERR_OK;
 }
@@ -438,9 +288,15 @@ void ws_hub_destroy(ws_hub_t *hub) {
     if (hub->feeder_running) {
         pthread_join(hub->feeder, NULL);
     }
+    /* The loops give every socket that is left to the desk, which takes it off the list and out of the channels. */
+    for (int i = 0; i < hub->loop_count; i++) {
+        ws_loop_destroy(hub->loops[i]);
+    }
+    ws_desk_destroy(hub->desk);
     if (hub->events) {
         events_sub_destroy(hub->events);
     }
+    ws_order_destroy(hub->order);
     pthread_mutex_destroy(&hub->lock);
     pthread_mutex_destroy(&hub->channels_lock);
     free(hub);
@@ -456,4 +312,7 @@ void ws_hub_stats(ws_hub_t *hub, ws_hub_stats_t *out) {
     pthread_mutex_unlock(&hub->lock);
     out->sent_total = atomic_load(&hub->sent_total);
     out->dropped_total = atomic_load(&hub->dropped_total);
+    out->stale_total = atomic_load(&hub->stale_total);
+    out->slow_total = atomic_load(&hub->slow_total);
+    out->waiting_bytes = atomic_load(&hub->message_bytes);
 }

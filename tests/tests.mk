@@ -55,12 +55,23 @@ cppcheck:
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_BIN := $(patsubst tests/fuzz/%.c,$(BUILD)/fuzz/%,$(FUZZ_SRC))
 FUZZ_SECONDS ?= 60
-FUZZ_FLAGS := -std=c17 -g -O1 -D_GNU_SOURCE -DSG_VERSION='"fuzz"' -I. -I$(BUILD)/gen $(PQ_CFLAGS) -fsanitize=fuzzer,address,undefined \
-              -fno-sanitize-recover=all -Wno-unused-command-line-argument
-$(BUILD)/fuzz/%: tests/fuzz/%.c $(COMMON_SRC) $(BUILD)/gen/lua_scripts.c
+FUZZ_FLAGS := -std=c17 -g -O1 -D_GNU_SOURCE -DSG_VERSION='"fuzz"' -I. -I$(BUILD)/gen $(PQ_CFLAGS) -fno-sanitize-recover=all
+FUZZ_OBJ := $(patsubst %,$(BUILD)/fuzz-obj/%.o,$(COMMON_SRC)) $(BUILD)/fuzz-obj/lua_scripts.o
+$(BUILD)/fuzz-obj/%.c.o: %.c
 	@mkdir -p $(@D)
-	clang $(FUZZ_FLAGS) -o $@ $< $(COMMON_SRC) $(BUILD)/gen/lua_scripts.c $(EXTRA_FUZZ_SRC) $(COMMON_LIBS)
+	clang $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link,address,undefined -MMD -MP -c -o $@ $<
+$(BUILD)/fuzz-obj/lua_scripts.o: $(BUILD)/gen/lua_scripts.c
+	@mkdir -p $(@D)
+	clang $(FUZZ_FLAGS) -fsanitize=fuzzer-no-link,address,undefined -c -o $@ $<
+$(BUILD)/fuzz-obj/libcommon.a: $(FUZZ_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(BUILD)/fuzz-obj/libcommon.a
+	@mkdir -p $(@D)
+	clang $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(EXTRA_FUZZ_SRC) $(BUILD)/fuzz-obj/libcommon.a $(COMMON_LIBS)
 $(BUILD)/fuzz/fuzz_multipart: EXTRA_FUZZ_SRC := $(wildcard gateway/multipart.c)
+$(BUILD)/fuzz/fuzz_model: EXTRA_FUZZ_SRC := $(wildcard segworker/models*.c segworker/classical/*.c)
+-include $(shell find $(BUILD)/fuzz-obj -name '*.d' 2>/dev/null)
 ## make fuzz           every fuzz target for FUZZ_SECONDS (60) each
 fuzz: $(FUZZ_BIN)
 	@set -e; for f in $(FUZZ_BIN); do mkdir -p $(BUILD)/corpus/$$(basename $$f); \
@@ -81,10 +92,13 @@ formats: format-programs
 $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/queue/%.c.o $(BUILD)/libcommon.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $< $(BUILD)/libcommon.a $(COMMON_LIBS)
+$(BUILD)/bench/ws_clients: tests/bench/websocket/ws_clients.c
+	@mkdir -p $(@D)
+	$(CC) -std=c17 $(COMMON_FLAGS) $(CWARN) $(LDFLAGS) -o $@ $< -lssl -lcrypto
 .PHONY: bench bench-programs bench-queue bench-submit bench-websocket
 BENCH_ENV = SPHEROSEG_BUILD=$(abspath $(BUILD))
 BENCH_ARGS ?=
-bench-programs: $(BUILD)/bench/bench_queue $(BUILD)/gateway
+bench-programs: $(BUILD)/bench/bench_queue $(BUILD)/bench/ws_clients $(BUILD)/gateway
 ## make bench          every benchmark (BENCH_ARGS=--quick: only that they run)
 bench: bench-queue bench-submit bench-websocket
 ## make bench-queue    the job queue against BullMQ

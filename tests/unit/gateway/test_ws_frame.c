@@ -44,6 +44,7 @@ static int error_of(void) {
     if (e == WS_BROKEN) {
         assert_int_equal(ws_reader_feed(r, wire, 1, &used), WS_BROKEN); /* it takes no more */
     }
+    ws_reader_free(r);
     free(r);
     wire_len = 0;
     return code;
@@ -76,6 +77,8 @@ static void any_cut_gives_the_same_messages(void **state) {
                 assert_int_equal(e, wanted[seen]);
                 if (e == WS_TEXT) {
                     assert_string_equal(r->message, payloads[seen]);
+                    ws_reader_free(r);
+                    assert_null(r->message); /* nothing is held between messages */
                 } else {
                     assert_memory_equal(r->control, payloads[seen], r->control_len);
                 }
@@ -84,6 +87,7 @@ static void any_cut_gives_the_same_messages(void **state) {
             at += n;
         }
         assert_int_equal(seen, 5);
+        assert_null(r->message);
     }
     wire_len = 0;
     free(r);
@@ -152,6 +156,7 @@ static void noise_never_breaks_it(void **state) {
             at += used;
             assert_true(r->message_len <= WS_MESSAGE_MAX && r->control_len <= WS_CONTROL_MAX);
         }
+        ws_reader_free(r);
     }
     free(r);
 }
