@@ -160,7 +160,7 @@ static void objects_are_whole_and_once_whatever_the_division(void **state) {
     for (size_t i = 0; i < sizeof divisions / sizeof divisions[0]; i++) {
         run(s, divisions[i][0], divisions[i][1], &ALL);
         expect_same(s, NULL);
-        assert_true(divisions[i][0] > 64 || s->from_runs >= 4);
+        assert_true(divisions[i][0] > 64 || s->from_runs >= 3);
     }
     free(s);
 }
