@@ -1,4 +1,7 @@
-/* See fragments.h. Which fragments touch along a border is found by painting both sides of it into lines. */
+/*
+ * See fragments.h. The line of pixels behind a border belongs to one window's core and is seen by the window before it,
+ * too. What both call those pixels is painted into two lines; labels that fall on the same pixels are one object.
+ */
 #include "segworker/pipeline/fragments.h"
 
 #include <stdlib.h>
@@ -23,6 +26,7 @@ err_kind_t fragments_init(fragments_t *f, int width, int max_core_height, err_t 
 void fragments_release(fragments_t *f) {
     for (size_t i = 0; i < f->count; i++) {
         free(f->list[i].runs);
+        free(f->list[i].reach);
     }
     free(f->list);
     free(f->above);
@@ -45,6 +49,25 @@ fragment_t *fragments_add(fragments_t *f, int cx0, int cx1, double confidence) {
     return &f->list[f->count++];
 }
 
+static err_kind_t append(stitch_run_t **runs, size_t *n, size_t *room, stitch_run_t run, err_t *err) {
+    if (*n == *room) {
+        size_t more = *room > 0 ? *room * 2 : 32;
+        stitch_run_t *p = realloc(*runs, more * sizeof *p);
+        if (!p) {
+            return no_memory(err);
+        }
+        *runs = p;
+        *room = more;
+    }
+    (*runs)[(*n)++] = run;
+    return ERR_OK;
+}
+
+err_kind_t fragments_add_reach(fragments_t *f, fragment_t *g, stitch_run_t run, err_t *err) {
+    (void)f;
+    return append(&g->reach, &g->nreach, &g->reach_room, run, err);
+}
+
 err_kind_t fragments_add_run(fragments_t *f, fragment_t *g, stitch_run_t run, err_t *err) {
     if (f->total_runs >= MAX_RUNS) {
         return err_set(
@@ -53,16 +76,10 @@ err_kind_t fragments_add_run(fragments_t *f, fragment_t *g, stitch_run_t run, er
             "very noisy, blank or inverted. Smooth the image or raise the threshold.",
             NULL);
     }
-    if (g->nruns == g->room) {
-        size_t room = g->room > 0 ? g->room * 2 : 32;
-        stitch_run_t *p = realloc(g->runs, room * sizeof *p);
-        if (!p) {
-            return no_memory(err);
-        }
-        g->runs = p;
-        g->room = room;
+    err_kind_t k = append(&g->runs, &g->nruns, &g->room, run, err);
+    if (k != ERR_OK) {
+        return k;
     }
-    g->runs[g->nruns++] = run;
     g->area += run.x1 - run.x0;
     f->total_runs++;
     return ERR_OK;
@@ -71,8 +88,9 @@ err_kind_t fragments_add_run(fragments_t *f, fragment_t *g, stitch_run_t run, er
 void fragments_drop(fragments_t *f, fragment_t *g) {
     f->total_runs -= g->nruns;
     free(g->runs);
-    g->runs = NULL;
-    g->nruns = g->room = 0;
+    free(g->reach);
+    g->runs = g->reach = NULL;
+    g->nruns = g->room = g->nreach = g->reach_room = 0;
     g->done = true;
 }
 
@@ -109,7 +127,7 @@ static size_t length_along(const uint32_t *line, size_t n, uint32_t id) {
     return length;
 }
 
-/* Both sides of a border: unites the fragments that touch along at least half of the shorter one's side. */
+/* The same pixels as two windows see them: unites fragments that share at least half of the shorter one's. */
 static void unite_along(fragments_t *f, const uint32_t *a, const uint32_t *b, size_t n) {
     size_t m = 0;
     for (size_t i = 0; i < n; i++) {
@@ -129,15 +147,18 @@ static void unite_along(fragments_t *f, const uint32_t *a, const uint32_t *b, si
     }
 }
 
-/* Paints where fragments of the current row of cores reach a column: those whose core ends (or begins) at x. */
-static bool paint_column(fragments_t *f, int x, bool ends, int cy0, int cy1, uint32_t *line) {
+/* Paints column x of the current row of cores: what fragments of the core left of it reach, or what those of the core
+ * that begins there are. */
+static bool paint_column(fragments_t *f, int x, bool reach, int cy0, int cy1, uint32_t *line) {
     bool any = false;
     memset(line, 0, (size_t)(cy1 - cy0) * sizeof *line);
     for (size_t i = f->row_begin; i < f->count; i++) {
         const fragment_t *g = &f->list[i];
-        for (size_t k = 0; (ends ? g->cx1 : g->cx0) == x && k < g->nruns; k++) {
-            if ((ends ? g->runs[k].x1 : g->runs[k].x0) == x) {
-                line[g->runs[k].y - cy0] = (uint32_t)i + 1;
+        const stitch_run_t *runs = reach ? g->reach : g->runs;
+        size_t n = (reach ? g->cx1 : g->cx0) != x ? 0 : reach ? g->nreach : g->nruns;
+        for (size_t k = 0; k < n; k++) {
+            if (runs[k].x0 == x && runs[k].y < cy1) {
+                line[runs[k].y - cy0] = (uint32_t)i + 1;
                 any = true;
             }
         }
@@ -145,13 +166,15 @@ static bool paint_column(fragments_t *f, int x, bool ends, int cy0, int cy1, uin
     return any;
 }
 
-static bool paint_row(fragments_t *f, int y, uint32_t *line) {
+/* Paints row y: what the fragments of the current row of cores reach, or are, there. */
+static bool paint_row(fragments_t *f, int y, bool reach, uint32_t *line) {
     bool any = false;
     memset(line, 0, (size_t)f->width * sizeof *line);
     for (size_t i = f->row_begin; i < f->count; i++) {
         const fragment_t *g = &f->list[i];
-        for (size_t k = 0; k < g->nruns; k++) {
-            for (int x = g->runs[k].x0; g->runs[k].y == y && x < g->runs[k].x1; x++) {
+        const stitch_run_t *runs = reach ? g->reach : g->runs;
+        for (size_t k = 0; k < (reach ? g->nreach : g->nruns); k++) {
+            for (int x = runs[k].x0; runs[k].y == y && x < runs[k].x1; x++) {
                 line[x] = (uint32_t)i + 1;
                 any = true;
             }
@@ -171,7 +194,7 @@ static void unite_row(fragments_t *f, int cy0, int cy1) {
             }
         }
     }
-    if (paint_row(f, cy0, f->line)) {
+    if (paint_row(f, cy0, false, f->line)) {
         unite_along(f, f->above, f->line, (size_t)f->width);
     }
 }
@@ -279,7 +302,7 @@ err_kind_t fragments_close_row(fragments_t *f, int cy0, int cy1, bool last, int6
         return no_memory(err);
     }
     unite_row(f, cy0, cy1);
-    (void)paint_row(f, cy1 - 1, f->above);
+    (void)paint_row(f, cy1, true, f->above);
     for (int x = 0; !last && x < f->width; x++) {
         if (f->above[x] != 0) {
             open[root_of(f, f->above[x] - 1)] = true;

@@ -10,6 +10,8 @@
 typedef struct {
     stitch_run_t *runs; /* owned, raster order */
     size_t nruns, room;
+    stitch_run_t *reach; /* owned: its pixels in the first column right of its core and the first row below it */
+    size_t nreach, reach_room;
     int64_t area;
     double confidence; /* of the object in its window */
     int cx0, cx1;      /* its core's columns */
@@ -23,7 +25,7 @@ typedef struct {
     size_t row_begin;  /* fragments of the current row of cores are list[row_begin..count) */
     size_t total_runs; /* alive */
     int width;
-    uint32_t *above; /* per column: 1 + index of the fragment at the bottom of the row above, 0 = none */
+    uint32_t *above; /* per column: 1 + index of the fragment that reaches down here from the row above, 0 = none */
     uint32_t *line;  /* scratch, max(width, core height) entries each */
     uint32_t *other;
     uint64_t *pairs;
@@ -37,6 +39,9 @@ void fragments_release(fragments_t *f);
 fragment_t *fragments_add(fragments_t *f, int cx0, int cx1, double confidence);
 /* ERR_NO_MEMORY, ERR_INVALID "outline_too_complex". */
 ERR_MUST err_kind_t fragments_add_run(fragments_t *f, fragment_t *g, stitch_run_t run, err_t *err);
+/* The same for the pixels next to its core. */
+ERR_MUST err_kind_t fragments_add_reach(fragments_t *f, fragment_t *g, stitch_run_t run, err_t *err);
+/* Frees what it holds. */
 void fragments_drop(fragments_t *f, fragment_t *g);
 
 /* The current row of cores is complete: unites its fragments with each other and with the row above, emits the objects

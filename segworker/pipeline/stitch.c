@@ -160,10 +160,13 @@ static err_kind_t append_next(stitch_t *s, err_t *err) {
         to->nruns = from->nruns;
         to->room = from->room;
         to->area = from->area;
+        to->reach = from->reach;
+        to->nreach = from->nreach;
+        to->reach_room = from->reach_room;
         s->fragments.total_runs += from->nruns;
         s->next.total_runs -= from->nruns;
-        from->runs = NULL;
-        from->nruns = 0;
+        from->runs = from->reach = NULL;
+        from->nruns = from->nreach = 0;
     }
     s->next.count = 0;
     return ERR_OK;
@@ -251,26 +254,42 @@ static void accept(stitch_t *s, stitch_window_t *w, seen_t *seen, float *confide
     w->count = (uint32_t)n;
 }
 
-/* The parts of cut objects inside the core become fragments. of: index + 1 of an object's fragment. */
+/* Runs of cut objects in row ay from x0 to x1 go to their fragments; of: index + 1 of an object's fragment. */
+static err_kind_t collect_row(stitch_t *s, const stitch_window_t *w, const seen_t *seen, uint32_t *of, int ay, int x0,
+                              int x1, bool reach, err_t *err) {
+    const int32_t *row = w->labels + (size_t)(ay - w->y) * (size_t)w->w - w->x;
+    err_kind_t k = ERR_OK;
+    for (int x = x0, end; k == ERR_OK && x < x1; x = end) {
+        int32_t label = row[x];
+        for (end = x + 1; end < x1 && row[end] == label; end++) {
+        }
+        if (label == 0 || seen[label].number != -1) {
+            continue;
+        }
+        if (of[label] == 0) {
+            if (!fragments_add(&s->next, w->cx0, w->cx1, w->confidence[label - 1])) {
+                return no_memory(err);
+            }
+            of[label] = (uint32_t)s->next.count;
+        }
+        fragment_t *g = &s->next.list[of[label] - 1];
+        k = reach ? fragments_add_reach(&s->next, g, (stitch_run_t){ay, x, end}, err)
+                  : fragments_add_run(&s->next, g, (stitch_run_t){ay, x, end}, err);
+    }
+    return k;
+}
+
+/* The parts of cut objects inside the core become fragments; with them what the neighbours will compare. */
 static err_kind_t collect(stitch_t *s, const stitch_window_t *w, const seen_t *seen, uint32_t *of, err_t *err) {
     err_kind_t k = ERR_OK;
     for (int ay = w->cy0; k == ERR_OK && ay < w->cy1; ay++) {
-        const int32_t *row = w->labels + (size_t)(ay - w->y) * (size_t)w->w - w->x;
-        for (int x = w->cx0, end; k == ERR_OK && x < w->cx1; x = end) {
-            int32_t label = row[x];
-            for (end = x + 1; end < w->cx1 && row[end] == label; end++) {
-            }
-            if (label == 0 || seen[label].number != -1) {
-                continue;
-            }
-            if (of[label] == 0) {
-                if (!fragments_add(&s->next, w->cx0, w->cx1, w->confidence[label - 1])) {
-                    return no_memory(err);
-                }
-                of[label] = (uint32_t)s->next.count;
-            }
-            k = fragments_add_run(&s->next, &s->next.list[of[label] - 1], (stitch_run_t){ay, x, end}, err);
+        k = collect_row(s, w, seen, of, ay, w->cx0, w->cx1, false, err);
+        if (k == ERR_OK && w->cx1 < w->x + w->w) {
+            k = collect_row(s, w, seen, of, ay, w->cx1, w->cx1 + 1, true, err);
         }
+    }
+    if (k == ERR_OK && w->cy1 < w->y + w->h) {
+        k = collect_row(s, w, seen, of, w->cy1, w->cx0, w->cx1, true, err);
     }
     return k;
 }

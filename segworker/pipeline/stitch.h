@@ -6,11 +6,10 @@
  *   - a whole one (it does not reach a side where the image goes on) that has a pixel in the core is accepted by the
  *     first window that shows it so; later windows find its pixels taken and leave it;
  *   - one that is cut is larger than what surrounds the core. Its part in the core becomes a fragment, unless another
- *     window shows it whole. Fragments of neighbouring cores are one object when at least half of the shorter of their
- *     two sides along the border between the cores touches the other. An object is complete when no fragment can join
- *     it any more.
- * So an object that is alone comes out the same wherever the borders lie. Where large objects touch each other, their
- * common border may have steps where cores meet, since neither window saw both whole.
+ *     window shows it whole. The line of pixels behind a border between cores is seen by both windows: fragments that
+ *     share at least half of their pixels there are one object, which is complete when no fragment can join it any
+ * more. So an object that is alone comes out the same wherever the borders lie. Where large objects touch each other,
+ * their common border may have steps where cores meet, since neither window saw both whole.
  *
  * Memory: 1 bit per pixel of two rows of cores, and 12 bytes per run of pixels of objects not yet complete; the latter
  * is bounded (ERR_INVALID "outline_too_complex"). Deterministic. A stitch_t belongs to one thread.
@@ -29,7 +28,8 @@ typedef struct stitch stitch_t;
 typedef struct {
     int width, height;   /* of the image */
     int max_core_height; /* of any core */
-    int max_halo;        /* px that a window shows beyond its core, at most; no more than the least core height */
+    int max_halo;        /* px that a window shows beyond its core, at most; at least 1 and no more than the
+                              least core height */
     int64_t min_area;    /* smaller objects are dropped */
     bool drop_border;    /* so are objects with a pixel on the image's edge */
 } stitch_params_t;
