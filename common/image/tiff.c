@@ -1,6 +1,7 @@
 /*
  * TIFF through libtiff: opens the bytes by callbacks, lists the pages, makes one of them the current directory.
- * Handlers are per file (TIFFOpenOptions), so nothing global is touched and nothing is printed.
+ * Handlers are per file (TIFFOpenOptions), so nothing is printed; the only global thing is one more
+ * name for a codec.
  *
  * A page is a directory that is a full image. No pages: directories marked as reduced or as masks, and tiled ones that
  * are the first page scaled down by a power of two (pyramids of programs that do not mark them). A file whose main
@@ -11,6 +12,7 @@
 
 #include "../log.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,7 +64,20 @@ static int on_warning(TIFF *tif, void *arg, const char *module, const char *fmt,
     return 1;
 }
 
+/* Deflate under the number that PixTIFF gave it, which libtiff does not know. */
+static int init_pixtiff(TIFF *tif, int scheme) {
+    (void)scheme;
+    const TIFFCodec *deflate = TIFFFindCODEC(COMPRESSION_ADOBE_DEFLATE);
+    return deflate ? deflate->init(tif, COMPRESSION_ADOBE_DEFLATE) : 0;
+}
+
+static void register_codecs(void) {
+    TIFFRegisterCODEC(TIFF_COMPRESSION_PIXTIFF, "PixTIFF", init_pixtiff);
+}
+
 static TIFF *open_library(tiff_file_t *f) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, register_codecs);
     TIFFOpenOptions *opts = TIFFOpenOptionsAlloc();
     if (!opts) {
         return NULL;

@@ -15,6 +15,7 @@ enum {
     TIFF_MAX_CHANNELS = 256,
     TIFF_BAND_BYTES = 4 << 20, /* strips larger than this are read in bands of rows */
     TIFF_CACHE_BLOCKS = 4096,
+    TIFF_COMPRESSION_PIXTIFF = 50013,
 };
 
 /* How blocks of a directory come into memory. */
@@ -31,9 +32,10 @@ typedef struct {
     uint32_t width, height;
     uint16_t bits, samples, format, photometric, compression, fill_order;
     bool planar, tiled;
-    bool through_rgba;                     /* afterwards bits, samples and planar describe RGBA */
-    int orientation;                       /* 1..8 */
-    int keep;                              /* stored samples that are kept */
+    bool reversed;     /* libtiff turns the bytes of samples round: the file's order is not the machine's */
+    bool through_rgba; /* afterwards bits, samples and planar describe RGBA */
+    int orientation;   /* 1..8 */
+    int keep;          /* stored samples that are kept */
     uint16_t source_of[TIFF_MAX_CHANNELS]; /* kept sample -> stored sample */
     bool palette, invert, ink;
     uint16_t *map[3]; /* colour map, owned by libtiff */

@@ -41,8 +41,10 @@ static uint32_t native24(const uint8_t *p) {
 #endif
 }
 
-static uint32_t stored_uint(const uint8_t *row, size_t i, unsigned bits) {
-    switch (bits) {
+/* 24-bit integers are bytes to TIFF 6.0 (section Compression), most significant first; libtiff reverses those of a file
+ * of the other byte order. */
+static uint32_t stored_uint(const tiff_layout_t *l, const uint8_t *row, size_t i) {
+    switch (l->bits) {
     case 8:
         return row[i];
     case 16: {
@@ -50,19 +52,22 @@ static uint32_t stored_uint(const uint8_t *row, size_t i, unsigned bits) {
         memcpy(&v, row + i * 2, 2);
         return v;
     }
-    case 24:
-        return native24(row + i * 3);
+    case 24: {
+        const uint8_t *p = row + i * 3;
+        return (uint32_t)p[1] << 8 | (l->reversed ? (uint32_t)p[2] << 16 | p[0] : (uint32_t)p[0] << 16 | p[2]);
+    }
     case 32: {
         uint32_t v;
         memcpy(&v, row + i * 4, 4);
         return v;
     }
     default:
-        return packed_bits(row, i * bits, bits);
+        return packed_bits(row, i * l->bits, l->bits);
     }
 }
 
-static float stored_float(const uint8_t *row, size_t i, unsigned bits) {
+static float stored_float(const tiff_layout_t *l, const uint8_t *row, size_t i) {
+    const unsigned bits = l->bits;
     if (bits == 64) {
         double v;
         memcpy(&v, row + i * 8, 8);
@@ -73,16 +78,17 @@ static float stored_float(const uint8_t *row, size_t i, unsigned bits) {
         memcpy(&v, row + i * 4, 4);
         return v;
     }
-    return bits == 24 ? small_float(native24(row + i * 3), 7, 16) : small_float(stored_uint(row, i, 16), 5, 10);
+    return bits == 24 ? small_float(native24(row + i * 3), 7, 16) : small_float(stored_uint(l, row, i), 5, 10);
 }
 
-static float stored_int(const uint8_t *row, size_t i, unsigned bits) {
+static float stored_int(const tiff_layout_t *l, const uint8_t *row, size_t i) {
+    const unsigned bits = l->bits;
     if (bits == 64) {
         int64_t v;
         memcpy(&v, row + i * 8, 8);
         return (float)v;
     }
-    uint32_t u = stored_uint(row, i, bits);
+    uint32_t u = stored_uint(l, row, i);
     uint32_t sign = (uint32_t)1 << (bits - 1);
     return (float)((int64_t)u - ((u & sign) ? (int64_t)sign * 2 : 0));
 }
@@ -90,9 +96,9 @@ static float stored_int(const uint8_t *row, size_t i, unsigned bits) {
 static float stored_as_float(const tiff_layout_t *l, const uint8_t *row, size_t i) {
     float v;
     if (l->format == SAMPLEFORMAT_IEEEFP) {
-        v = stored_float(row, i, l->bits);
+        v = stored_float(l, row, i);
     } else if (l->format == SAMPLEFORMAT_INT) {
-        v = stored_int(row, i, l->bits);
+        v = stored_int(l, row, i);
     } else {
         uint64_t u;
         memcpy(&u, row + i * 8, 8);
@@ -102,7 +108,7 @@ static float stored_as_float(const tiff_layout_t *l, const uint8_t *row, size_t 
 }
 
 static uint32_t stored_as_uint(const tiff_layout_t *l, const uint8_t *row, size_t i) {
-    uint32_t v = stored_uint(row, i, l->bits), most = (uint32_t)(((uint64_t)1 << l->bits) - 1);
+    uint32_t v = stored_uint(l, row, i), most = (uint32_t)(((uint64_t)1 << l->bits) - 1);
     if (l->invert) {
         v = most - v;
     }
@@ -122,7 +128,7 @@ static int kept_place(const tiff_layout_t *l, int s) {
 static void put_palette_row(const tiff_layout_t *l, const uint8_t *row, size_t step, size_t offset, uint32_t w,
                             uint8_t *dst, size_t channels) {
     for (size_t x = 0; x < w; x++) {
-        uint32_t v = stored_uint(row, x * step + offset, l->bits);
+        uint32_t v = stored_uint(l, row, x * step + offset);
         for (size_t c = 0; c < 3; c++) {
             dst[x * channels + c] = (uint8_t)(l->map[c][v] >> l->map_shift);
         }

@@ -27,6 +27,7 @@ static err_kind_t read_layout(tiff_file_t *f, err_t *err) {
     }
     l->planar = planar == PLANARCONFIG_SEPARATE && l->samples > 1;
     l->tiled = TIFFIsTiled(t) != 0;
+    l->reversed = TIFFIsByteSwapped(t) != 0;
     l->orientation = orientation;
     if (l->samples == 0 || l->bits == 0) {
         return image_err_corrupt(err, "no samples");
