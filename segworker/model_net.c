@@ -88,6 +88,20 @@ static const char *read_pair(const cJSON *output, const char *second, model_net_
     return wrong ? wrong : read_activation(output, n, false, what);
 }
 
+/* A map and the two parts of a way. */
+static const char *read_votes(const cJSON *output, model_net_t *n, const char **what) {
+    const cJSON *channels = NULL;
+    const char *wrong = read_channels(output, n, &channels, what);
+    if (!wrong) {
+        n->first = find_channel(channels, "foreground");
+        n->second = find_channel(channels, "down");
+        n->third = find_channel(channels, "right");
+        *what = "must name \"foreground\", \"down\" and \"right\"";
+        wrong = n->first < 0 || n->second < 0 || n->third < 0 ? "output.channels" : NULL;
+    }
+    return wrong ? wrong : read_activation(output, n, false, what); /* of the foreground */
+}
+
 static const char *read_semantic(const cJSON *output, model_net_t *n, const char **what) {
     const cJSON *channels = NULL, *fg = cJSON_GetObjectItemCaseSensitive(output, "foreground");
     const char *wrong = read_channels(output, n, &channels, what);
@@ -146,6 +160,9 @@ const char *model_net_read_output(const char *kind, const cJSON *output, model_n
     }
     if (strcmp(kind, "foreground_boundary") == 0) {
         return read_pair(output, "boundary", out, what);
+    }
+    if (strcmp(kind, "foreground_votes") == 0) {
+        return read_votes(output, out, what);
     }
     if (strcmp(kind, "semantic") == 0) {
         return read_semantic(output, out, what);

@@ -45,13 +45,14 @@ typedef struct {
 
     int channels;                        /* that the network gives */
     int first, second;                   /* channel of the foreground (or label map) and of the distance or boundary */
+    int third;                           /* votes: second and third are the way to the object's centre, down and right */
     bool foreground[MODEL_MAX_CHANNELS]; /* classes whose probabilities are summed (semantic) */
     model_activation_t activation;
     int rays, grid; /* star-convex; grid = 1 for all else */
 } model_net_t;
 
-/* Reads "output" for the kinds foreground_distance, semantic, foreground_boundary, star_convex and labels. Returns
- * NULL, or the name of the first wrong field and in *what why. */
+/* Reads "output" for the kinds foreground_distance, foreground_boundary, foreground_votes, semantic, star_convex and
+ * labels. Returns NULL, or the name of the first wrong field and in *what why. */
 const char *model_net_read_output(const char *kind, const cJSON *output, model_net_t *out, const char **what);
 
 /* Reads channels, colour, normalisation and testTimeAugmentation of "input". */
