@@ -45,7 +45,7 @@ typedef struct {
 
     int channels;                        /* that the network gives */
     int first, second;                   /* channel of the foreground (or label map) and of the distance or boundary */
-    int third;                           /* votes: second and third are the way to the object's centre, down and right */
+    int third;                           /* votes: second and third are the way down and right to the centre */
     bool foreground[MODEL_MAX_CHANNELS]; /* classes whose probabilities are summed (semantic) */
     model_activation_t activation;
     int rays, grid; /* star-convex; grid = 1 for all else */
