@@ -26,6 +26,7 @@
 #include "derivatives.h"
 #include "http_internal.h"
 #include "metrics_server.h"
+#include "proxy.h"
 #include "server.h"
 #include "ws_hub.h"
 
@@ -53,6 +54,12 @@ err_kind_t daemon_check_config(const config_t *cfg, err_t *err) {
         (cfg->metrics_port && cfg->metrics_port == cfg->http_port)) {
         return err_set(err, ERR_INVALID, "config_invalid", "HTTPS_PORT, HTTP_PORT and METRICS_PORT must differ.", NULL);
     }
+    proxy_list_t *proxies = NULL;
+    err_kind_t k = proxy_list_parse(cfg->trusted_proxies, &proxies, err);
+    if (k != ERR_OK) {
+        return k;
+    }
+    proxy_list_free(proxies);
     if (cfg->public_url[0] && strncmp(cfg->public_url, "https://", 8) != 0) {
         return err_set(err, ERR_INVALID, "config_invalid", "PUBLIC_URL must start with https://", NULL);
     }
@@ -62,7 +69,10 @@ err_kind_t daemon_check_config(const config_t *cfg, err_t *err) {
 err_kind_t daemon_open(const config_t *cfg, bool wait_redis, gateway_t *gw, err_t *err) {
     memset(gw, 0, sizeof *gw);
     gw->cfg = cfg;
-    err_kind_t k = pg_pool_create(cfg, "spheroseg-gateway", &gw->pg, err);
+    err_kind_t k = proxy_list_parse(cfg->trusted_proxies, &gw->proxies, err);
+    if (k == ERR_OK) {
+        k = pg_pool_create(cfg, "spheroseg-gateway", &gw->pg, err);
+    }
     if (k == ERR_OK) {
         k = pg_wait_ready(gw->pg, (int)cfg->start_timeout_s, err);
     }
@@ -97,6 +107,7 @@ void daemon_close(gateway_t *gw) {
     if (gw->pg) {
         pg_pool_destroy(gw->pg);
     }
+    proxy_list_free(gw->proxies);
     memset(gw, 0, sizeof *gw);
 }
 

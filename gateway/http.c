@@ -15,6 +15,7 @@
 #include "common/timeutil.h"
 #include "common/utf8.h"
 #include "http_internal.h"
+#include "proxy.h"
 #include "server.h"
 
 #define ARENA_CAP ((size_t)8 * 1024 * 1024)
@@ -33,6 +34,18 @@ static bool all_digits(const char *s) {
     return true;
 }
 
+void http_client_address(const gateway_t *gw, const struct mg_connection *conn, char out[PROXY_ADDRESS_ROOM]) {
+    const struct mg_request_info *info = mg_get_request_info(conn);
+    const char *forwarded[MG_MAX_HEADERS];
+    size_t n = 0;
+    for (int i = 0; gw->proxies && i < info->num_headers && i < MG_MAX_HEADERS; i++) {
+        if (strcasecmp(info->http_headers[i].name, "X-Forwarded-For") == 0) {
+            forwarded[n++] = info->http_headers[i].value;
+        }
+    }
+    proxy_client_address(gw->proxies, info->remote_addr, forwarded, n, out);
+}
+
 err_kind_t http_exchange_init(http_exchange_t *ex, gateway_t *gw, struct mg_connection *conn, err_t *err) {
     memset(ex, 0, sizeof *ex);
     ex->info = mg_get_request_info(conn);
@@ -43,6 +56,7 @@ err_kind_t http_exchange_init(http_exchange_t *ex, gateway_t *gw, struct mg_conn
     ex->req.path = "";
     ex->head = strcmp(ex->req.method, "HEAD") == 0;
     buf_init(&ex->headers, (size_t)16 * 1024);
+    http_client_address(gw, conn, ex->req.remote);
     ex->req.arena = arena_create(ARENA_CAP);
     if (!ex->req.arena) {
         return err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory. Please try again.", NULL);

@@ -33,6 +33,7 @@ typedef struct {
     struct derivatives *derivatives;   /* thumbnails and tiles, see derivatives.h */
     struct auth *auth;                 /* who is calling, see auth/auth.h */
     struct server *server;             /* the listening side, see server.h */
+    struct proxy_list *proxies;        /* TRUSTED_PROXIES, see proxy.h; NULL: none */
 } gateway_t;
 
 typedef struct {
@@ -52,6 +53,7 @@ typedef struct http_request {
     const char *params[HTTP_MAX_PATH_PARAMS];  /* values of {…} in the pattern, in order, checked as UUIDs where named …Id */
     http_user_t user;
     char request_id[37];
+    char remote[48];                      /* address of the client: the peer's, or what trusted proxies say of it */
     arena_t *arena;
     bool answered;
     int status;                           /* what was answered */

@@ -45,6 +45,8 @@ static inline http_exchange_t *http_exchange(http_request_t *req) {
 /* Fills in an exchange from civetweb's view of the request. ERR_INVALID "request_invalid" for a request that cannot be
  * understood without doubt (both Content-Length and Transfer-Encoding, a length that is no number). */
 ERR_MUST err_kind_t http_exchange_init(http_exchange_t *ex, gateway_t *gw, struct mg_connection *conn, err_t *err);
+/* The address of the client, see proxy.h. */
+void http_client_address(const gateway_t *gw, const struct mg_connection *conn, char out[48]);
 /* Drains or gives up the rest of the body, and frees everything. */
 void http_exchange_finish(http_exchange_t *ex);
 

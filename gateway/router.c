@@ -327,7 +327,7 @@ static void log_access(const http_exchange_t *ex, int64_t us) {
     (void)snprintf(ms, sizeof ms, "%.1f", (double)us / 1000.0);
     (void)snprintf(bytes, sizeof bytes, "%" PRId64, req->bytes_out);
     log_event(LOG_INFO, "request", "requestId", req->request_id, "method", req->method, "path", req->path, "status",
-              status, "ms", ms, "bytes", bytes, "userId", req->user.id, "remote", ex->info->remote_addr, NULL);
+              status, "ms", ms, "bytes", bytes, "userId", req->user.id, "remote", req->remote, NULL);
 }
 
 void router_serve(gateway_t *gw, struct mg_connection *conn) {

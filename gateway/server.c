@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -26,6 +27,7 @@
 #include "common/timeutil.h"
 #include "common/uuid.h"
 #include "http_internal.h"
+#include "proxy.h"
 #include "router.h"
 #include "tls.h"
 
@@ -143,6 +145,13 @@ static bool clean_host(const char *host, char *out, size_t room) {
     return true;
 }
 
+/* A proxy of ours says that the person reached it without TLS. */
+static bool came_plain(const server_t *s, const struct mg_connection *conn) {
+    const char *proto = s->gw->proxies ? mg_get_header(conn, "X-Forwarded-Proto") : NULL;
+    return proto && strcasecmp(proto, "http") == 0 &&
+           proxy_is_trusted(s->gw->proxies, mg_get_request_info(conn)->remote_addr);
+}
+
 static void redirect(const server_t *s, struct mg_connection *conn) {
     const struct mg_request_info *info = mg_get_request_info(conn);
     const config_t *cfg = s->gw->cfg;
@@ -157,8 +166,9 @@ static void redirect(const server_t *s, struct mg_connection *conn) {
             base[n - 1] = '\0';
         }
     } else if (clean_host(mg_get_header(conn, "Host"), host, sizeof host)) {
-        (void)snprintf(base, sizeof base, cfg->https_port == 443 ? "https://%s" : "https://%s:%lld", host,
-                       (long long)cfg->https_port);
+        /* Behind a proxy the port that people see is the proxy's. */
+        bool usual = cfg->https_port == 443 || info->is_ssl;
+        (void)snprintf(base, sizeof base, usual ? "https://%s" : "https://%s:%lld", host, (long long)cfg->https_port);
     }
     mg_disable_connection_keep_alive(conn);
     if (!base[0]) {
@@ -177,7 +187,7 @@ static void redirect(const server_t *s, struct mg_connection *conn) {
 static int on_request(struct mg_connection *conn) {
     server_t *s = mg_get_user_context_data(conn);
     const struct mg_request_info *info = mg_get_request_info(conn);
-    if (!info->is_ssl) {
+    if (!info->is_ssl || came_plain(s, conn)) {
         redirect(s, conn);
         return 301;
     }

@@ -21,8 +21,6 @@
 #include "common/timeutil.h"
 #include "ws_internal.h"
 
-#define PING_MS 20000
-#define DEAD_MS 45000  /* nothing heard for so long: two pings unanswered */
 #define STUCK_MS 30000 /* the client took no byte for so long */
 #define CLOSE_WAIT_MS 3000
 #define RATE_WINDOW_MS_WS 10000
@@ -31,6 +29,10 @@
 #define WRITE_ROUNDS 64
 
 enum { CLIENT_SAID_ALL = -1 }; /* a state of the reader: nothing may follow a close frame */
+
+static int64_t ping_ms(const ws_socket_t *s) {
+    return s->hub->gw->cfg->ws_ping_ms;
+}
 
 /* ---- sending ---- */
 
@@ -88,7 +90,7 @@ static bool fill(ws_socket_t *s) {
         s->wants_pong = false;
     }
     int64_t now = time_mono_ms();
-    if (now - s->pinged_ms >= PING_MS) {
+    if (now - s->pinged_ms >= ping_ms(s)) {
         put_control(&b, WS_OP_PING, NULL, 0);
         s->pinged_ms = now;
     }
@@ -399,11 +401,11 @@ bool ws_socket_check_clocks(ws_socket_t *s, int64_t now) {
         s->expires_ms = INT64_MAX;
     }
     bool stuck = s->out_sent < s->out_len && now - s->moved_ms > STUCK_MS;
-    bool dead = !s->busy && now - s->heard_ms > DEAD_MS;
+    bool dead = !s->busy && now - s->heard_ms > ping_ms(s) * 9 / 4 /* two pings were not answered */;
     if (dead || stuck || (s->close_by_ms != 0 && now >= s->close_by_ms)) {
         s->gone = true;
     }
-    return s->gone || now - s->pinged_ms >= PING_MS || snapshot_is_due(s, now);
+    return s->gone || now - s->pinged_ms >= ping_ms(s) || snapshot_is_due(s, now);
 }
 
 /* ---- life ---- */

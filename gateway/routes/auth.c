@@ -11,6 +11,7 @@
 #include "common/timeutil.h"
 #include "gateway/auth/session.h"
 #include "gateway/http_internal.h"
+#include "gateway/proxy.h"
 
 #define BODY_MAX 4096
 /* An account is guessed at from many addresses: it takes more failures than one address may cause, so that nobody can
@@ -89,8 +90,12 @@ static err_kind_t too_many(http_request_t *req, int retry_after_s, err_t *err) {
                     (retry_after_s + 59) / 60);
 }
 
-static const char *remote_address(const http_request_t *req) {
-    return mg_get_request_info(req->conn)->remote_addr;
+/* By what the caller is counted. */
+static const char *rate_address(http_request_t *req) {
+    char key[PROXY_ADDRESS_ROOM];
+    proxy_rate_key(req->remote, key);
+    const char *kept = arena_strdup(req->arena, key);
+    return kept ? kept : req->remote;
 }
 
 static err_kind_t do_register(http_request_t *req, err_t *err) {
@@ -107,7 +112,7 @@ static err_kind_t do_register(http_request_t *req, err_t *err) {
         return err_set(err, ERR_FORBIDDEN, "registration_closed",
                        "New accounts are made by the administrator of this server.", NULL);
     }
-    if (rate_is_over(rate, "register", remote_address(req), req->gw->cfg->login_rate * REGISTER_FACTOR, now, &retry)) {
+    if (rate_is_over(rate, "register", rate_address(req), req->gw->cfg->login_rate * REGISTER_FACTOR, now, &retry)) {
         return too_many(req, retry, err);
     }
     err_kind_t k = http_read_json(req, BODY_MAX, false, &body, err);
@@ -124,7 +129,7 @@ static err_kind_t do_register(http_request_t *req, err_t *err) {
     if (k != ERR_OK) {
         goto out;
     }
-    rate_count(rate, "register", remote_address(req), now);
+    rate_count(rate, "register", rate_address(req), now);
     k = session_register(req->gw->pg, email, password, name, &user, err);
     if (k == ERR_OK) {
         k = session_start(req->gw->pg, req->gw->cfg, user.id, http_header(req, "User-Agent"), refresh, err);
@@ -159,17 +164,17 @@ static err_kind_t log_in(http_request_t *req, const char *email, const char *pas
     int64_t now = time_mono_ms();
     const char *account = account_key(req, email);
     int retry = 0;
-    if (rate_is_over(auth->rate, "address", remote_address(req), limit, now, &retry) ||
+    if (rate_is_over(auth->rate, "address", rate_address(req), limit, now, &retry) ||
         (account && rate_is_over(auth->rate, "account", account, limit * ACCOUNT_FACTOR, now, &retry))) {
         return too_many(req, retry, err);
     }
     err_kind_t k = session_login(req->gw->pg, email, password, &user, err);
     if (k == ERR_UNAUTHENTICATED) {
-        rate_count(auth->rate, "address", remote_address(req), now);
+        rate_count(auth->rate, "address", rate_address(req), now);
         if (account) {
             rate_count(auth->rate, "account", account, now);
         }
-        log_event(LOG_INFO, "sign-in failed", "requestId", req->request_id, "remote", remote_address(req), NULL);
+        log_event(LOG_INFO, "sign-in failed", "requestId", req->request_id, "remote", req->remote, NULL);
     }
     if (k != ERR_OK) {
         return k;
