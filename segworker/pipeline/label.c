@@ -1,11 +1,12 @@
 /* Network maps to a label image: mask, seeds, watershed, holes, small objects, numbering. */
 #include "segworker/pipeline/label.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "segworker/pipeline/components.h"
+#include "segworker/pipeline/smooth.h"
+#include "segworker/pipeline/votes.h"
 #include "segworker/pipeline/watershed.h"
 
 #define MAX_PIXELS ((int64_t)1 << 30)
@@ -30,94 +31,6 @@ static err_kind_t no_memory(err_t *err) {
     return err_set(err, ERR_NO_MEMORY, "no_memory", "The worker is short of memory; please try again.", "label");
 }
 
-static err_kind_t cancelled(err_t *err) {
-    return err_set(err, ERR_CANCELLED, "cancelled", "The job was cancelled.", "label");
-}
-
-/* ---------------------------------------------------------------- smoothing */
-
-/* Index of a border reflected at the pixels' outer edges: d c b a | a b c d | d c b a. */
-static int reflect(int64_t i, int64_t n) {
-    i %= 2 * n;
-    i = i < 0 ? i + 2 * n : i;
-    return (int)(i < n ? i : 2 * n - 1 - i);
-}
-
-/* Half a Gaussian kernel, weights[0] at the centre; the whole kernel sums to 1. */
-static double *make_kernel(double sigma, int *radius) {
-    *radius = (int)(4 * sigma + 0.5);
-    double *w = calloc((size_t)*radius + 1, sizeof *w), sum = 0;
-    if (w == NULL) {
-        return NULL;
-    }
-    for (int k = 0; k <= *radius; k++) {
-        w[k] = exp(-0.5 * k * k / (sigma * sigma));
-        sum += k == 0 ? w[k] : 2 * w[k];
-    }
-    for (int k = 0; k <= *radius; k++) {
-        w[k] /= sum;
-    }
-    return w;
-}
-
-static void smooth_column_row(const float *src, int width, int height, int y, const double *w, int radius, double *acc,
-                              float *dst) {
-    for (int x = 0; x < width; x++) {
-        acc[x] = w[0] * src[(size_t)y * (size_t)width + (size_t)x];
-    }
-    for (int k = 1; k <= radius; k++) {
-        const float *a = src + (size_t)reflect((int64_t)y - k, height) * (size_t)width;
-        const float *b = src + (size_t)reflect((int64_t)y + k, height) * (size_t)width;
-        for (int x = 0; x < width; x++) {
-            acc[x] += w[k] * ((double)a[x] + b[x]);
-        }
-    }
-    for (int x = 0; x < width; x++) {
-        dst[x] = (float)acc[x];
-    }
-}
-
-/* In place; line holds width + 2*radius values. */
-static void smooth_line(float *row, int width, const double *w, int radius, double *line) {
-    for (int i = -radius; i < width + radius; i++) {
-        line[i + radius] = row[reflect(i, width)];
-    }
-    for (int x = 0; x < width; x++) {
-        const double *at = line + x + radius;
-        double sum = w[0] * at[0];
-        for (int k = 1; k <= radius; k++) {
-            sum += w[k] * (at[-k] + at[k]);
-        }
-        row[x] = (float)sum;
-    }
-}
-
-static err_kind_t smooth_distance(work_t *k, const float *dist, err_t *err) {
-    int radius = 0;
-    err_kind_t kind = ERR_OK;
-    double sigma = fmin(k->p->dist_sigma, 1000);
-    double *w = make_kernel(sigma, &radius);
-    double *line = calloc((size_t)k->width + 2 * (size_t)radius, sizeof *line);
-    k->smooth = malloc(k->pixels * sizeof *k->smooth);
-    if (w == NULL || line == NULL || k->smooth == NULL) {
-        kind = no_memory(err);
-        goto out;
-    }
-    for (int y = 0; y < k->height; y++) {
-        if (y % 32 == 0 && cancel_asked(k->cancel)) {
-            kind = cancelled(err);
-            goto out;
-        }
-        float *row = k->smooth + (size_t)y * (size_t)k->width;
-        smooth_column_row(dist, k->width, k->height, y, w, radius, line, row);
-        smooth_line(row, k->width, w, radius, line);
-    }
-out:
-    free(w);
-    free(line);
-    return kind;
-}
-
 /* ---------------------------------------------------------------- seeds */
 
 /* Numbers the components whose area is at least min_area, in order: numbers[k] = 0 for the others. In place. */
@@ -135,7 +48,7 @@ static err_kind_t find_parts(work_t *k, uint8_t bit, int32_t *out, uint32_t *n, 
     return components_label(k->mask, bit, k->width, k->height, k->cancel, out, n, &k->areas, err);
 }
 
-/* Seeds from the distance map, then one for each large enough part of the mask that has none. */
+/* Seeds from the distance map. */
 static err_kind_t place_seeds(work_t *k, err_t *err) {
     uint32_t n = 0;
     err_kind_t kind = find_parts(k, BIT_SEED, k->labels, &n, err);
@@ -146,7 +59,13 @@ static err_kind_t place_seeds(work_t *k, err_t *err) {
     for (size_t i = 0; i < k->pixels; i++) {
         k->labels[i] = (int32_t)k->areas[k->labels[i]];
     }
-    kind = find_parts(k, BIT_MASK, k->parts, &n, err);
+    return ERR_OK;
+}
+
+/* One more seed for each large enough part of the mask that has none. */
+static err_kind_t seed_other_parts(work_t *k, err_t *err) {
+    uint32_t n = 0;
+    err_kind_t kind = find_parts(k, BIT_MASK, k->parts, &n, err);
     if (kind != ERR_OK) {
         return kind;
     }
@@ -315,6 +234,24 @@ static err_kind_t work_finish(work_t *k, err_kind_t kind, int32_t **labels, uint
     return kind;
 }
 
+/* From the seeds on: flooding by falling level, holes, numbers. */
+static err_kind_t grow_seeds(work_t *k, const float *level, err_t *err) {
+    err_kind_t kind = seed_other_parts(k, err);
+    if (kind == ERR_OK) {
+        kind = watershed_flood(level, k->parts, k->nparts, k->width, k->height, k->cancel, k->labels, err);
+    }
+    if (kind == ERR_OK) {
+        kind = fill_holes(k, err);
+    }
+    return kind == ERR_OK ? number_objects(k, err) : kind;
+}
+
+static err_kind_t smooth_distance(work_t *k, const float *dist, err_t *err) {
+    k->smooth = malloc(k->pixels * sizeof *k->smooth);
+    return k->smooth == NULL ? no_memory(err)
+                             : smooth_gaussian(dist, k->width, k->height, k->p->dist_sigma, k->cancel, k->smooth, err);
+}
+
 err_kind_t label_from_maps(const float *fg, const float *dist, int width, int height, const label_params_t *p,
                            const cancel_t *cancel, int32_t **labels, uint32_t *count, err_t *err) {
     work_t k = {.p = p, .cancel = cancel};
@@ -337,13 +274,30 @@ err_kind_t label_from_maps(const float *fg, const float *dist, int width, int he
     }
     kind = place_seeds(&k, err);
     if (kind == ERR_OK) {
-        kind = watershed_flood(d, k.parts, k.nparts, width, height, cancel, k.labels, err);
+        kind = grow_seeds(&k, d, err);
+    }
+    return work_finish(&k, kind, labels, count);
+}
+
+err_kind_t label_from_votes(const float *fg, const float *down, const float *right, int width, int height,
+                            const label_params_t *p, const cancel_t *cancel, int32_t **labels, uint32_t *count,
+                            err_t *err) {
+    work_t k = {.p = p, .cancel = cancel};
+    votes_params_t vp = {.sigma = p->dist_sigma, .saddle = p->seed_threshold, .min_votes = p->seed_min_area};
+    *labels = NULL;
+    *count = 0;
+    err_kind_t kind = work_init(&k, width, height, err);
+    if (kind == ERR_OK) {
+        kind = work_alloc(&k, err);
     }
     if (kind == ERR_OK) {
-        kind = fill_holes(&k, err);
+        for (size_t i = 0; i < k.pixels; i++) {
+            k.mask[i] = fg[i] >= p->threshold ? BIT_MASK : 0;
+        }
+        kind = votes_group(k.mask, BIT_MASK, down, right, width, height, &vp, cancel, k.labels, &k.count, err);
     }
     if (kind == ERR_OK) {
-        kind = number_objects(&k, err);
+        kind = grow_seeds(&k, fg, err);
     }
     return work_finish(&k, kind, labels, count);
 }

@@ -402,6 +402,38 @@ static void single_map_gives_components(void **state) {
     free(labels);
 }
 
+static void votes_split_what_touches_and_every_pixel_is_given_away(void **state) {
+    (void)state;
+    enum { VW = 12, VH = 5 };
+    const char *rows[VH] = {"............", ".aaaaabbbbb.", ".aaaaabbbbb.", ".aaaaabbbbb.", "............"};
+    float fg[VW * VH], down[VW * VH], right[VW * VH];
+    label_params_t p = BASE;
+    int32_t *labels = NULL;
+    uint32_t n = 0;
+    err_t err;
+    p.seed_min_area = 4;
+    for (int i = 0; i < VW * VH; i++) {
+        char c = rows[i / VW][i % VW];
+        fg[i] = c == '.' ? 0 : 1;
+        down[i] = (float)(2 - i / VW);
+        right[i] = (float)((c == 'a' ? 3 : 8) - i % VW);
+    }
+    down[1 * VW + 1] = 2;
+    right[1 * VW + 1] = 8; /* one pixel of the left object says it is of the right one */
+    right[2 * VW + 5] = 40;
+    assert_int_equal(label_from_votes(fg, down, right, VW, VH, &p, NULL, &labels, &n, &err), ERR_OK);
+    assert_int_equal(n, 2);
+    for (int i = 0; i < VW * VH; i++) {
+        char c = rows[i / VW][i % VW];
+        assert_int_equal(labels[i], c == '.' ? 0 : c == 'a' ? 1 : 2);
+    }
+    free(labels);
+    p.max_objects = 1;
+    assert_int_equal(label_from_votes(fg, down, right, VW, VH, &p, NULL, &labels, &n, &err), ERR_INVALID);
+    assert_string_equal(err.code, "too_many_objects");
+    assert_int_equal(label_from_votes(fg, down, right, 0, VH, &p, NULL, &labels, &n, &err), ERR_INVALID);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(touching_objects_are_split_at_the_valley),
@@ -417,6 +449,7 @@ int main(void) {
         cmocka_unit_test(agrees_with_the_slow_reference),
         cmocka_unit_test(smoothing_is_a_gaussian_with_reflected_borders),
         cmocka_unit_test(single_map_gives_components),
+        cmocka_unit_test(votes_split_what_touches_and_every_pixel_is_given_away),
     };
     return cmocka_run_group_tests_name("label", tests, NULL, NULL);
 }
