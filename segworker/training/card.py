@@ -29,9 +29,22 @@ size and as grey values. If nuclei are much larger or smaller than that, resize 
 ## Weak at
 
 - Tissue sections: crowded, pale or overlapping nuclei are often merged or missed; colour is not used.
-- Spread cells in phase contrast: usable as a rough outline, not for counting in dense places.
+- Nuclei that lie on top of each other without a visible edge between them.
 - Very dim nuclei beside very bright ones, and nuclei blurred out of focus.
-- Bright-field smears: only ten images were available, all used for training, so there is no score.
+- Bright-field smears: only ten images were available, none held out, so there is no score.
+- Whole cells: see `cells` for phase contrast.
+""",
+    "cells": """## Good for
+
+Single spread or rounded cells in phase contrast, some 20 to 200 px across in an image of about 1000 px.
+Images longer than 512 px are worked on at 512 px.
+
+## Weak at
+
+- Nine images of one cell line on one microscope were all there was: six to train on, one for tuning and
+  two held out. Other cells, magnifications or contrasts are unknown territory: check by eye.
+- Dense places, where borders cannot be seen, and thin processes, which are cut short.
+- Halos, dirt and the edge of the well can be taken for cells.
 """,
     "spheroid": """## Good for
 
@@ -65,10 +78,30 @@ def score_table(scores):
     return "\n".join(lines)
 
 
+TUNING = {
+    "nuclei": """The post-processing values and the end of training were chosen on the tuning images, which are other samples
+again. The starting weights had seen those, the held-out ones never.""",
+    "cells": """The post-processing values and the end of training were chosen on the one tuning image, which the starting
+weights had seen; the held-out ones never.""",
+    "spheroid": """The few post-processing values were chosen on the held-out images, before there were tuning images, which
+flatters the scores a little.""",
+}
+
+HOW = {
+    "foreground_distance": """A small U-Net gives for each pixel the probability of being in an object and the
+relative distance to the object's border; a watershed turns both into objects.""",
+    "foreground_votes": """A small U-Net gives for each pixel the probability of being in an object and the way to that
+object's centre. The pixels vote for their centres; pixels whose votes heap up in one place are one
+object, also where objects touch.""",
+}
+
+
 def card(spec):
     """model.json contents -> Markdown."""
     t, post, i = spec["training"], spec["postprocess"], spec["input"]
     post_lines = "\n".join(f"| `{k}` | {v} |" for k, v in post.items())
+    images = t["images"]
+    start = f"the weights of {t['start']}" if t.get("start") else "random weights"
     return f"""# {spec['title']} (`{spec['name']}` {spec['version']})
 
 {spec['description']}
@@ -81,13 +114,13 @@ def card(spec):
 AP(t) = TP / (TP + FP + FN), an object being found when it is matched with an intersection over
 union of at least t; all images of a set pooled. IoU is the mean over images of the foreground's.
 The baseline is Otsu's threshold with a distance watershed. Held-out images are whole samples
-(`segworker/training/splits/`). They never entered training, but the few post-processing values
-below were chosen on them, which flatters the scores a little.
+(`segworker/training/splits/`); they were not trained on.
+
+{TUNING[spec['name']]}
 
 ## How it works
 
-A small U-Net gives for each pixel the probability of being in an object and the relative distance
-to the object's border; a watershed turns both into objects. Input: one grey plane,
+{HOW[spec['output']['kind']]} Input: one grey plane,
 `{json.dumps(i['scale'])}`, percentiles {i['normalisation']['low']} to {i['normalisation']['high']}
 mapped to 0..1, sides padded to multiples of {i['divisor']}.
 
@@ -97,8 +130,8 @@ mapped to 0..1, sides padded to multiples of {i['divisor']}.
 
 ## Origin
 
-Trained from random weights on {', '.join(t['data'])} ({t['images']['train']} images, {t['images']['val']} held out),
-{t['steps']} steps, seed {t['seed']}, PyTorch {t['torch']}, {t['date']}:
+Trained from {start} on {', '.join(t['data'])} ({images['train']} images trained on,
+{images.get('tune', 0)} for tuning, {images.get('held', images.get('val'))} held out), {t['steps']} steps, seed {t['seed']}, PyTorch {t['torch']}, {t['date']}:
 
 ```
 {t['command']}

@@ -1,9 +1,11 @@
-"""Score a model folder on the committed validation lists, with the classical baseline.
+"""Score a model folder, with the classical baseline.
 
-    evaluate.py --model segworker/models/nuclei --data ../shared/data [--write] [--tune]
+    evaluate.py --model segworker/models/nuclei --data ../shared/data [--write]
+    evaluate.py --model segworker/models/nuclei --data ../shared/data --part tune --tune
 
---write stores the scores in model.json.  --tune tries post-processing values on the
-same images and prints the best ones (it changes nothing).
+--part held (the default) takes the held-out images, which give the published scores: --write stores them in
+model.json.  --part tune takes the tuning images; --tune tries post-processing values there and prints the
+best ones (it changes nothing).
 """
 import argparse
 import itertools
@@ -14,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dataset import image_path, mask_path, split
+from dataset import image_path, mask_path, rows_of
 from reference import labels_from_maps, load_model, predict_maps, read_image, to_grey
 from scores import Scores, otsu_watershed
 
@@ -27,22 +29,19 @@ def set_name(dataset, row):
     return f"dsb2018_{row['type'].split('_')[0]}" if dataset == "dsb2018" else dataset
 
 
-def validation_cases(data, names):
-    """Yields (set name, file, grey image, true labels) of the held-out images."""
+def cases_of(data, names, part):
+    """Yields (set name, file, grey image, true labels) of a part's images."""
     for name in names:
-        for row in split(data, name)[1]:
+        for row in rows_of(data, name, part):
             grey = to_grey(read_image(image_path(data, name, row["file"])))
             truth = np.asarray(Image.open(mask_path(data, name, row["file"]))).astype(np.int64)
             yield set_name(name, row), row["file"], grey, truth
 
 
-def collect(net, spec, data):
-    """[(set name, file, truth, foreground map, distance map, grey)] of all validation images."""
-    out = []
-    for name, file, grey, truth in validation_cases(data, spec["training"]["data"]):
-        fg, dist = predict_maps(net, grey, spec["input"])
-        out.append((name, file, truth, fg, dist, grey))
-    return out
+def collect(net, spec, data, part):
+    """[(set name, file, truth, maps, grey)] of all images of a part."""
+    return [(name, file, truth, predict_maps(net, grey, spec), grey)
+            for name, file, grey, truth in cases_of(data, spec["training"]["data"], part)]
 
 
 def score(cases, label):
@@ -58,21 +57,25 @@ def worst(cases, post, count=12):
     rows = []
     for case in cases:
         s = Scores()
-        s.add(case[2], labels_from_maps(case[3], case[4], post))
+        s.add(case[2], labels_from_maps(case[3], post))
         r = s.result()
         rows.append((r["AP50"], case[0], case[1], r["objects"], r["found"], r["IoU"]))
     for r in sorted(rows)[:count]:
         print("AP50 %.3f  %s  %s  true %d found %d  IoU %.3f" % r)
 
 
-def tune(cases, post):
+GRIDS = {
+    "foreground_distance": {"seedThreshold": (0.5, 0.6, 0.7), "seedMinArea": (3, 8), "distSigma": (0.0, 1.0)},
+    "foreground_votes": {"threshold": (0.4, 0.5), "seedThreshold": (0.2, 0.35, 0.5), "distSigma": (0.7, 1.0, 1.5)},
+}
+
+
+def tune(cases, spec):
     """Print post-processing values by the mean over sets of AP50 + AP75 + IoU."""
-    grid = {"threshold": (0.5,), "seedThreshold": (0.5, 0.6, 0.7), "seedMinArea": (3, 8), "distSigma": (0.0, 1.0),
-            "minArea": (post["minArea"],)}
-    results = []
+    grid, results = GRIDS[spec["output"]["kind"]], []
     for values in itertools.product(*grid.values()):
-        trial = {**post, **dict(zip(grid, values))}
-        r = score(cases, lambda c: labels_from_maps(c[3], c[4], trial))
+        trial = {**spec["postprocess"], **dict(zip(grid, values))}
+        r = score(cases, lambda c: labels_from_maps(c[3], trial))
         total = np.mean([v["AP50"] + v["AP75"] + v["IoU"] for v in r.values()])
         results.append((total, dict(zip(grid, values)), {k: (v["AP50"], v["AP75"], v["IoU"]) for k, v in r.items()}))
     for r in sorted(results, key=lambda r: -r[0])[:6]:
@@ -84,18 +87,21 @@ def main():
     ap.add_argument("--model", required=True, type=pathlib.Path)
     ap.add_argument("--data", type=pathlib.Path, default=pathlib.Path("../shared/data"))
     ap.add_argument("--threads", type=int, default=1)
+    ap.add_argument("--part", choices=("held", "tune"), default="held")
     ap.add_argument("--write", action="store_true")
     ap.add_argument("--tune", action="store_true")
     ap.add_argument("--worst", action="store_true", help="list the worst images")
     a = ap.parse_args()
+    if a.tune and a.part == "held" or a.write and a.part == "tune":
+        ap.error("values are tuned on the tuning images and scores published of the held-out ones")
     torch.set_num_threads(a.threads)
     net, spec = load_model(a.model)
-    cases = collect(net, spec, a.data)
+    cases = collect(net, spec, a.data, a.part)
     post = spec["postprocess"]
     if a.tune:
-        tune(cases, post)
-    ours = score(cases, lambda c: labels_from_maps(c[3], c[4], post))
-    base = score(cases, lambda c: otsu_watershed(c[5]))
+        tune(cases, spec)
+    ours = score(cases, lambda c: labels_from_maps(c[3], post))
+    base = score(cases, lambda c: otsu_watershed(c[4]))
     for name, figures in ours.items():
         print(name, json.dumps(figures))
         print("  baseline", json.dumps(base[name]))

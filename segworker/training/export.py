@@ -13,16 +13,16 @@ import time
 
 import torch
 
-from dataset import read_manifest, validation_files
+from dataset import rows_of
 from network import DIVISOR, Segmenter, UNet
 from recipes import MODELS
 
 
 def load_network(path):
-    """Checkpoint -> (averaged network in eval mode, checkpoint dictionary)."""
+    """Checkpoint -> (best averaged network in eval mode, checkpoint dictionary)."""
     state = torch.load(path, map_location="cpu")
-    net = UNet()
-    net.load_state_dict(state["average"])
+    net = UNet(votes=MODELS[state["model"]]["recipe"].get("votes", False))
+    net.load_state_dict(state.get("best") or state["average"])
     return Segmenter(net).eval(), state
 
 
@@ -55,25 +55,31 @@ def seconds_per_tile(file, size=512, threads=2):
 
 
 def count_images(data_names, data):
-    """{"train": n, "val": n} over the data sets, or nulls when the data is not at hand."""
+    """{"train": n, "tune": n, "held": n} over the data sets, or nulls when the data is not at hand."""
+    parts = ("train", "tune", "held")
     if data is None:
-        return {"train": None, "val": None}
-    total = sum(len(read_manifest(data, n)) for n in data_names)
-    val = sum(len(validation_files(n)) for n in data_names)
-    return {"train": total - val, "val": val}
+        return dict.fromkeys(parts)
+    return {p: sum(len(rows_of(data, n, p)) for n in data_names) for p in parts}
+
+
+def output_of(recipe):
+    """The `output` block of model.json."""
+    if recipe.get("votes"):
+        return {"kind": "foreground_votes", "channels": ["foreground", "down", "right"]}
+    return {"kind": "foreground_distance", "channels": ["foreground", "distance"]}
 
 
 def describe(name, state, pt, data):
     """Contents of model.json without scores."""
     cfg = MODELS[name]
     return {
-        "schema": 1, "name": name, "version": "1.0.0", "title": cfg["title"], "description": cfg["description"],
+        "schema": 1, "name": name, "version": cfg.get("version", "1.0.0"), "title": cfg["title"], "description": cfg["description"],
         "license": "MIT", "file": "model.pt", "sha256": hashlib.sha256(pt.read_bytes()).hexdigest(),
         "input": cfg["input"],
-        "output": {"kind": "foreground_distance", "channels": ["foreground", "distance"]},
+        "output": output_of(cfg["recipe"]),
         "postprocess": cfg["postprocess"],
         "training": {"data": cfg["data"], "images": count_images(cfg["data"], data), "steps": state["step"],
-                     "seed": state["seed"], "torch": torch.__version__,
+                     "seed": state["seed"], "start": state.get("start"), "torch": torch.__version__,
                      "date": datetime.date.today().isoformat(),
                      "command": f"python3 segworker/training/train.py --model {name} --data ../shared/data "
                                 f"--out segworker/models/{name} --steps {state['step']}"},

@@ -1,6 +1,9 @@
-"""Write the validation lists (splits/*.txt) and the dsb2018 families.
+"""Write the held-out lists (splits/NAME.txt), the tuning lists (splits/NAME.tune.txt) and the dsb2018 families.
 
     make_splits.py --data ../shared/data
+
+Held-out images only give the published scores.  Tuning images are taken out of the rest in the same
+way; they choose post-processing values and end a training early, and are not trained on either.
 
 Run once; the lists are committed, so every later run uses the same split.  Images of one
 sample look alike, so whole families are held out: dsb2018 has no sample column, and
@@ -20,7 +23,9 @@ from PIL import Image
 
 HERE = pathlib.Path(__file__).resolve().parent
 SHARE = 0.15
+TUNE_SHARE = 0.12
 SEED = 20
+TUNE_SEED = 21
 
 
 def describe(data, row):
@@ -54,17 +59,17 @@ def dsb_families(data):
     return sorted(result)
 
 
-def hold_out(groups, rng):
-    """{group: [files]} -> files of whole groups, about SHARE of all; biggest group stays."""
+def hold_out(groups, rng, share):
+    """{group: [files]} -> files of whole groups, about `share` of all; biggest group stays."""
     total = sum(len(v) for v in groups.values())
     names = sorted(groups)
     biggest = max(names, key=lambda n: len(groups[n]))
     chosen = []
     for name in rng.permutation(names):
-        if name == biggest or len(chosen) + len(groups[name]) > SHARE * total + 1:
+        if name == biggest or len(chosen) + len(groups[name]) > share * total + 1:
             continue
         chosen += groups[name]
-        if len(chosen) >= SHARE * total:
+        if len(chosen) >= share * total:
             break
     return chosen
 
@@ -77,6 +82,19 @@ def simple_groups(data, name):
     for r in read_manifest(data, name):
         groups.setdefault(re.match(rules[name], r["file"]).group(0), []).append(r["file"])
     return groups
+
+
+def tuning_lists(data, strata, held):
+    """{set: files} for tuning, whole samples out of what is not held out."""
+    rng = np.random.default_rng(TUNE_SEED)
+    lists = {}
+    for name, taken in held.items():
+        groupings = [strata[s] for s in sorted(strata)] if name == "dsb2018" else [simple_groups(data, name)]
+        lists[name] = []
+        for groups in groupings:
+            rest = {g: files for g, files in groups.items() if not set(files) & set(taken)}
+            lists[name] += hold_out(rest, rng, TUNE_SHARE)
+    return lists
 
 
 def main():
@@ -92,16 +110,19 @@ def main():
     strata = {}
     for file, family in families:
         strata.setdefault(family.rsplit("_", 1)[0], {}).setdefault(family, []).append(file)
-    held = [f for s in sorted(strata) for f in hold_out(strata[s], rng)]
+    held = [f for s in sorted(strata) for f in hold_out(strata[s], rng, SHARE)]
     lists = {"dsb2018": held}
     for name in ("bbbc039", "usiigaci", "spheroid_single", "spheroid_many", "spheroid_fluo"):
-        lists[name] = hold_out(simple_groups(data, name), rng)
+        lists[name] = hold_out(simple_groups(data, name), rng, SHARE)
     empty = [r["file"] for r in read_manifest(data, "spheroid_single") if r["objects"] == "0"]
     # the only empty image must be a test of the network, not something it has memorised
     lists["spheroid_single"] = sorted(set(lists["spheroid_single"]) | set(empty))
     for name, files in lists.items():
         (out / f"{name}.txt").write_text("".join(f + "\n" for f in sorted(files)))
         print(name, len(files))
+    for name, files in tuning_lists(data, strata, lists).items():
+        (out / f"{name}.tune.txt").write_text("".join(f + "\n" for f in sorted(files)))
+        print(name, "tuning", len(files))
 
 
 if __name__ == "__main__":

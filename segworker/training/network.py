@@ -1,7 +1,7 @@
 """The segmentation network: a small U-Net whose first stage works at half resolution.
 
 Input   float32 [N, 1, H, W], grey values normalised to 0..1, H and W multiples of DIVISOR.
-Output  float32 [N, 2, H, W] (two planes, see `Segmenter`).
+Output  float32 [N, 2 or 4, H, W] (planes: see `Segmenter`).
 
 Most arithmetic is done at half resolution or below, because these models run on CPUs
 without an accelerator.  Only BatchNorm is used: big images are cut into tiles, and a
@@ -12,6 +12,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 DIVISOR = 32
+VOTE_UNIT = 16.0
 WIDTHS = (32, 56, 80, 112, 96)
 
 
@@ -30,9 +31,10 @@ def up(x):
 
 
 class UNet(nn.Module):
-    """Returns logits [N, 2, H, W]: foreground, distance."""
+    """Returns [N, 2, H, W]: logits of foreground and distance; with `votes` [N, 4, H, W]: also the way to
+    the object's centre, y and x, in units of VOTE_UNIT px."""
 
-    def __init__(self, widths=WIDTHS):
+    def __init__(self, votes=False, widths=WIDTHS):
         super().__init__()
         a, b, c, d, e = widths
         self.enc1 = nn.Sequential(conv_bn_relu(8, a), conv_bn_relu(a, a))
@@ -48,6 +50,8 @@ class UNet(nn.Module):
         self.dec1 = nn.Sequential(conv_bn_relu(a + b, a), conv_bn_relu(a, a))
         self.expand = nn.Conv2d(a, 32, 1)
         self.head = nn.Sequential(conv_bn_relu(10, 8), nn.Conv2d(8, 2, 3, padding=1))
+        # each half-resolution cell answers for its four pixels
+        self.vote = nn.Sequential(conv_bn_relu(a, 48), nn.Conv2d(48, 8, 1)) if votes else None
 
     def forward(self, x):
         # The square root lifts dim objects beside very bright ones; both views are kept.
@@ -61,16 +65,19 @@ class UNet(nn.Module):
         y = self.dec3(torch.cat([e3, up(y)], 1))
         y = self.dec2(torch.cat([e2, up(y)], 1))
         y = self.dec1(torch.cat([e1, up(y)], 1))
-        y = F.pixel_shuffle(self.expand(y), 2)
-        return self.head(torch.cat([y, full], 1))
+        sharp = self.head(torch.cat([F.pixel_shuffle(self.expand(y), 2), full], 1))
+        if self.vote is None:
+            return sharp
+        return torch.cat([sharp, F.pixel_shuffle(self.vote(y), 2)], 1)
 
 
 class Segmenter(nn.Module):
-    """What is exported: the network with its sigmoids.
+    """What is exported: the network with its outputs in the units that the worker reads.
 
     Output plane 0: probability that the pixel belongs to an object, 0..1.
-    Output plane 1: distance to the border of the pixel's object divided by that object's
-    largest such distance, 0..1.
+    Without votes, plane 1: distance to the border of the pixel's object divided by that object's
+    largest such distance, 0..1.  With votes the distance only helped to learn, and planes 1 and 2 are: how
+    many px further down and to the right the centre of the pixel's object lies.
     """
 
     def __init__(self, net):
@@ -78,7 +85,10 @@ class Segmenter(nn.Module):
         self.net = net
 
     def forward(self, x):
-        return torch.sigmoid(self.net(x))
+        y = self.net(x)
+        if self.net.vote is None:
+            return torch.sigmoid(y)
+        return torch.cat([torch.sigmoid(y[:, :1]), y[:, 2:] * VOTE_UNIT], 1)
 
 
 def parameter_count(net):

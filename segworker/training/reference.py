@@ -101,12 +101,12 @@ def tile_spans(n, tile, halo):
     return spans
 
 
-def run_network(net, x, spec):
-    """[H, W] normalised -> [2, H, W] float32.  Where two cores overlap the later tile wins."""
+def run_network(net, x, spec, planes):
+    """[H, W] normalised -> [planes, H, W] float32.  Where two cores overlap the later tile wins."""
     import torch
     h, w = x.shape
     padded = pad_reflect(x, spec["divisor"])
-    out = np.zeros((2,) + padded.shape, np.float32)
+    out = np.zeros((planes,) + padded.shape, np.float32)
     with torch.no_grad():
         for y0, y1, cy0, cy1 in tile_spans(padded.shape[0], spec["tile"], spec["halo"]):
             for x0, x1, cx0, cx1 in tile_spans(padded.shape[1], spec["tile"], spec["halo"]):
@@ -117,15 +117,23 @@ def run_network(net, x, spec):
 
 
 # ---------------------------------------------------------------- 5. maps
-def predict_maps(net, grey, spec):
-    """Grey image [H, W] -> (foreground, distance), each [H, W] float32 at the image's size."""
+def predict_maps(net, grey, model):
+    """Grey image [H, W], model.json contents -> maps float32 [2 or 3, H, W] at the image's size.
+
+    Kind "foreground_distance": foreground, distance.  Kind "foreground_votes": foreground and the way to the
+    object's centre, down and to the right, in px of the image.
+    """
+    spec, planes = model["input"], len(model["output"]["channels"])
     h, w = grey.shape
     wh, ww = working_size(h, w, spec["scale"])
     x = normalise(resize_triangle(grey, wh, ww), spec["normalisation"])
     if x is None:
-        return np.zeros((h, w), np.float32), np.zeros((h, w), np.float32)
-    maps = run_network(net, x, spec)
-    return resize_triangle(maps[0], h, w), resize_triangle(maps[1], h, w)
+        return np.zeros((planes, h, w), np.float32)
+    maps = run_network(net, x, spec, planes)
+    maps = np.stack([resize_triangle(m, h, w) for m in maps])
+    if planes == 3:
+        maps[1:] *= np.array([h / wh, w / ww], np.float32)[:, None, None]
+    return maps
 
 
 # ---------------------------------------------------------------- 6. labels
@@ -138,6 +146,19 @@ def drop_small(labels, min_area):
     return renumber[labels]
 
 
+def seed_parts_without(seeds, mask, min_area):
+    """Add a seed for every 4-connected part of the mask that has none and is big enough: all of it."""
+    n = int(seeds.max())
+    parts, count = ndimage.label(mask, FOUR)
+    seeded = np.zeros(count + 1, bool)
+    seeded[np.unique(parts[seeds > 0])] = True
+    area = np.bincount(parts.ravel(), minlength=count + 1)
+    orphan = ~seeded & (area >= min_area)
+    orphan[0] = False
+    number = np.where(orphan, n + np.cumsum(orphan), 0)
+    return seeds + number[parts]
+
+
 def find_seeds(distance, mask, post):
     """Seed label image int [H, W]; every mask component that is big enough has a seed."""
     smooth = distance
@@ -145,15 +166,7 @@ def find_seeds(distance, mask, post):
         smooth = ndimage.gaussian_filter(distance, post["distSigma"], mode="reflect", truncate=4.0)
     seeds, n = ndimage.label((smooth >= post["seedThreshold"]) & mask, FOUR)
     seeds = drop_small(seeds, post["seedMinArea"])
-    n = int(seeds.max())
-    parts, count = ndimage.label(mask, FOUR)
-    seeded = np.zeros(count + 1, bool)
-    seeded[np.unique(parts[seeds > 0])] = True
-    area = np.bincount(parts.ravel(), minlength=count + 1)
-    orphan = ~seeded & (area >= post["minArea"])
-    orphan[0] = False
-    number = np.where(orphan, n + np.cumsum(orphan), 0)
-    return seeds + number[parts], smooth
+    return seed_parts_without(seeds, mask, post["minArea"]), smooth
 
 
 def fill_holes(labels, max_area=None):
@@ -179,14 +192,97 @@ def fill_holes(labels, max_area=None):
     return np.where(fill[holes], high[holes], labels)
 
 
-def labels_from_maps(foreground, distance, post, detect_holes=False):
-    """Maps [H, W] -> label image int64 [H, W], 0 background, objects 1..N."""
+def land(down, right):
+    """Offsets [H, W] -> row and column of the pixel that each pixel's vote goes to."""
+    h, w = down.shape
+    at = []
+    for pos, off, n in ((np.arange(h)[:, None], down, h), (np.arange(w)[None], right, w)):
+        target = np.floor(pos.astype(np.float32) + np.float32(0.5) + off)
+        at.append(np.where(np.isnan(target), pos, np.clip(target, 0, n - 1)).astype(np.int64))
+    return at
+
+
+def vote_heaps(counts, post):
+    """Votes per pixel [H, W] -> heap number per pixel, 0 = none.
+
+    Pixels are taken by falling smoothed density; each joins the heap of its densest neighbour (8 of them).
+    Where two heaps meet, the lower one joins the higher when the density there is at least seedThreshold
+    of the lower one's peak, or when the lower one has fewer than seedMinArea votes.
+    """
+    h, w = counts.shape
+    sigma, ratio, least_votes = post["distSigma"], np.float32(post["seedThreshold"]), post["seedMinArea"]
+    density, floor = counts, 0.5
+    if sigma > 0:
+        density = ndimage.gaussian_filter(counts, sigma, mode="reflect", truncate=4.0)
+        k = np.exp(-0.5 * (np.arange(-int(4 * sigma + 0.5), int(4 * sigma + 0.5) + 1) / sigma) ** 2)
+        floor = 0.5 / k.sum() ** 2
+    flat, votes = density.ravel(), counts.ravel().astype(np.float64).copy()
+    order = np.nonzero(flat > np.float32(floor))[0]
+    order = order[np.argsort(-flat[order], kind="stable")]
+    parent = np.full(h * w, -1)
+
+    def root(i):
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i in order:
+        y, x = divmod(int(i), w)
+        near = [v * w + u for v in range(max(y - 1, 0), min(y + 2, h)) for u in range(max(x - 1, 0), min(x + 2, w))
+                if (v, u) != (y, x) and parent[v * w + u] >= 0]
+        parent[i] = i
+        if near:
+            top = root(max(near, key=lambda j: flat[j]))
+            parent[i] = top
+            votes[top] += votes[i]
+        for j in near:
+            a, b = root(i), root(j)
+            if a == b:
+                continue
+            high, low = (a, b) if (flat[a], -a) > (flat[b], -b) else (b, a)
+            if flat[i] >= ratio * flat[low] or votes[low] < least_votes:
+                parent[low] = high
+                votes[high] += votes[low]
+    peaks = [i for i in np.sort(order) if parent[i] == i and votes[i] >= least_votes]
+    number = np.zeros(h * w, np.int64)
+    number[peaks] = np.arange(1, len(peaks) + 1)
+    number[order] = [number[root(i)] for i in order]
+    return number.reshape(h, w)
+
+
+def largest_parts(labels):
+    """Clear what is not in the largest 4-connected part of its label (of equals the first)."""
+    out = np.zeros_like(labels)
+    for i, box in enumerate(ndimage.find_objects(labels), 1):
+        if box is not None:
+            parts, _ = ndimage.label(labels[box] == i, FOUR)
+            area = np.bincount(parts.ravel())
+            area[0] = 0
+            out[box][parts == area.argmax()] = i
+    return out
+
+
+def group_votes(mask, down, right, post):
+    """Seeds [H, W]: the pixels of the mask by the heap that their vote went to."""
+    rows, cols = land(down, right)
+    counts = np.zeros(mask.shape, np.float32)
+    np.add.at(counts, (rows[mask], cols[mask]), 1)
+    heaps = vote_heaps(counts, post)
+    return largest_parts(np.where(mask, heaps[rows, cols], 0))
+
+
+def labels_from_maps(maps, post, detect_holes=False):
+    """Maps as of predict_maps -> label image int64 [H, W], 0 background, objects 1..N."""
     from skimage.segmentation import watershed
-    mask = foreground >= post["threshold"]
+    mask = maps[0] >= post["threshold"]
     if not mask.any():
         return np.zeros(mask.shape, np.int64)
-    seeds, smooth = find_seeds(distance, mask, post)
-    labels = watershed(-smooth, seeds, mask=mask, connectivity=1).astype(np.int64)
+    if len(maps) == 2:
+        seeds, level = find_seeds(maps[1], mask, post)
+    else:
+        seeds, level = seed_parts_without(group_votes(mask, maps[1], maps[2], post), mask, post["minArea"]), maps[0]
+    labels = watershed(-level, seeds, mask=mask, connectivity=1).astype(np.int64)
     labels = fill_holes(labels, post.get("maxHoleArea", 0) if detect_holes else None)
     return drop_small(labels, post["minArea"])
 
@@ -201,16 +297,16 @@ def load_model(folder):
 
 
 def segment(net, spec, path, detect_holes=False):
-    """Image file -> (labels, foreground, distance)."""
-    fg, dist = predict_maps(net, to_grey(read_image(path)), spec["input"])
-    return labels_from_maps(fg, dist, spec["postprocess"], detect_holes), fg, dist
+    """Image file -> (labels, maps)."""
+    maps = predict_maps(net, to_grey(read_image(path)), spec)
+    return labels_from_maps(maps, spec["postprocess"], detect_holes), maps
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("--model", required=True, type=pathlib.Path)
     ap.add_argument("--labels", type=pathlib.Path, help="label PNG (one image)")
-    ap.add_argument("--save-maps", type=pathlib.Path, help="npz with foreground, distance, labels (one image)")
+    ap.add_argument("--save-maps", type=pathlib.Path, help="npz with the maps and the labels (one image)")
     ap.add_argument("--out-dir", type=pathlib.Path, help="folder for NAME.png label images")
     ap.add_argument("--detect-holes", action="store_true", help="keep holes inside objects")
     ap.add_argument("images", nargs="+", type=pathlib.Path)
@@ -221,10 +317,11 @@ def main():
     if a.out_dir:
         a.out_dir.mkdir(parents=True, exist_ok=True)
     for path in a.images:
-        labels, fg, dist = segment(net, spec, path, a.detect_holes)
+        labels, maps = segment(net, spec, path, a.detect_holes)
         print(f"{path.name}: {labels.max()} objects")
         if a.save_maps:
-            np.savez_compressed(a.save_maps, foreground=fg, distance=dist, labels=labels.astype(np.uint32))
+            np.savez_compressed(a.save_maps, labels=labels.astype(np.uint32),
+                                **dict(zip(spec["output"]["channels"], maps)))
         for target in filter(None, (a.labels, a.out_dir and a.out_dir / (path.stem + ".png"))):
             Image.fromarray(labels.astype(np.uint16)).save(target)
 

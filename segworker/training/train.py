@@ -18,24 +18,32 @@ import torch
 import torch.nn.functional as F
 
 from dataset import Sampler, load_items
-from network import UNet, parameter_count
+from export import export_checkpoint
+from network import UNet, VOTE_UNIT, parameter_count
 from recipes import MODELS
 
 SEED = 1
 
 
-def loss_of(logits, target, recipe):
-    """Logits [N,2,S,S], target [N,3,S,S] (foreground, distance, contact) -> scalar loss."""
+def loss_of(out, target, recipe):
+    """Network output [N,2 or 4,S,S], target as of Sampler.batch -> scalar loss."""
     fg, dist, contact = target[:, 0], target[:, 1], target[:, 2]
-    p = torch.sigmoid(logits[:, 0])
+    p = torch.sigmoid(out[:, 0])
     # few pixels decide whether two objects are split: they count more
     weight = 1 + 2 * contact
-    bce = F.binary_cross_entropy_with_logits(logits[:, 0], fg, weight=weight)
+    bce = F.binary_cross_entropy_with_logits(out[:, 0], fg, weight=weight)
     overlap = (p * fg).sum((1, 2))
     dice = 1 - (2 * overlap + 50) / (p.sum((1, 2)) + fg.sum((1, 2)) + 50)
-    d = F.smooth_l1_loss(torch.sigmoid(logits[:, 1]), dist, beta=0.1, reduction="none")
+    d = F.smooth_l1_loss(torch.sigmoid(out[:, 1]), dist, beta=0.1, reduction="none")
     dist_loss = (d * (0.3 + fg + recipe["contact_weight"] * contact)).mean()
-    return bce + 0.5 * dice.mean() + recipe["distance_weight"] * dist_loss
+    loss = bce + 0.5 * dice.mean() + recipe["distance_weight"] * dist_loss
+    if recipe.get("votes"):
+        # in units of the object's radius, so that small objects count as much as big ones
+        size = target[:, 5:6]
+        v = F.smooth_l1_loss(out[:, 2:4] * VOTE_UNIT * size, target[:, 3:5] * size, beta=0.1, reduction="none")
+        counts = (size[:, 0] > 0) * (1 + recipe["contact_weight"] * contact)
+        loss = loss + recipe["vote_weight"] * (v.sum(1) * counts).mean()
+    return loss
 
 
 class Average:
@@ -63,17 +71,45 @@ def learning_rate(peak, done):
     return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (done - 0.04) / 0.96)))
 
 
+class Tuning:
+    """Loss on fixed crops of the tuning images: tells when to stop and which weights to keep."""
+
+    BATCHES, SEED = 12, 7
+
+    def __init__(self, items, recipe):
+        sampler = Sampler(items, {**recipe, **recipe.get("late", {})}, self.SEED)
+        self.recipe = recipe
+        self.batches = [sampler.batch(k) for k in range(self.BATCHES)]
+
+    @torch.no_grad()
+    def loss(self, net, bf16):
+        net.eval()
+        total = 0.0
+        for x, target in self.batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                out = net(x.contiguous(memory_format=torch.channels_last))
+            total += float(loss_of(out.float(), target, self.recipe))
+        return total / len(self.batches)
+
+
 class Run:
-    """A training run with its state on disk (checkpoint.pt in the work folder)."""
+    """A training run with its whole state on disk (NAME.ckpt in the work folder).
+
+    Crops depend on (seed, step) only and the network has no random parts, so the saved step is the state of the
+    random numbers too.
+    """
 
     def __init__(self, args):
         self.args, self.cfg = args, MODELS[args.model]
         torch.manual_seed(SEED)
-        self.net = UNet().to(memory_format=torch.channels_last)
+        self.net = UNet(votes=self.cfg["recipe"].get("votes", False)).to(memory_format=torch.channels_last)
         self.opt = torch.optim.AdamW(self.net.parameters(), lr=1e-3, weight_decay=1e-2)
-        self.average = Average(self.net)
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.start = 0, 0.0, None
+        self.best, self.best_loss, self.waiting = None, math.inf, 0
         self.path = args.work / f"{args.model}.ckpt"
+        if args.init and not (args.resume and self.path.exists()):
+            self.start = warm_start(self.net, args.init)
+        self.average = Average(self.net)
         if args.resume and self.path.exists():
             self.load()
 
@@ -83,15 +119,16 @@ class Run:
         self.net.load_state_dict(s["net"])
         self.opt.load_state_dict(s["opt"])
         self.average.net.load_state_dict(s["average"])
-        self.average.count = self.step = s["step"]
-        self.seconds = s["seconds"]
+        self.average.count, self.step, self.seconds, self.start = s["count"], s["step"], s["seconds"], s["start"]
+        self.best, self.best_loss, self.waiting = s["best"], s["best_loss"], s["waiting"]
 
     def save(self):
         """Write the checkpoint; the rename keeps the old one whole if we are killed."""
         part = self.path.with_suffix(".part")
         torch.save({"model": self.args.model, "net": self.net.state_dict(), "opt": self.opt.state_dict(),
-                    "average": self.average.net.state_dict(), "step": self.step, "seconds": self.seconds,
-                    "seed": SEED}, part)
+                    "average": self.average.net.state_dict(), "count": self.average.count, "step": self.step,
+                    "seconds": self.seconds, "seed": SEED, "start": self.start, "best": self.best,
+                    "best_loss": self.best_loss, "waiting": self.waiting}, part)
         part.rename(self.path)
 
     def done(self):
@@ -109,8 +146,8 @@ class Run:
         x = x.contiguous(memory_format=torch.channels_last)
         # bfloat16 convolutions take about half the time on recent CPUs
         with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
-            logits = self.net(x)
-        loss = loss_of(logits.float(), target, self.cfg["recipe"])
+            out = self.net(x)
+        loss = loss_of(out.float(), target, self.cfg["recipe"])
         self.opt.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), 2.0)
@@ -118,6 +155,24 @@ class Run:
         self.average.update(self.net)
         self.step += 1
         return float(loss.detach())
+
+    def check(self, tuning):
+        """Measure the averaged network; True when it has not become better for `--patience` checks."""
+        loss = tuning.loss(self.average.net, self.args.bf16)
+        self.waiting += 1
+        if loss < self.best_loss:
+            self.best, self.best_loss, self.waiting = copy.deepcopy(self.average.net.state_dict()), loss, 0
+        print(f"step {self.step} tuning loss {loss:.4f} best {self.best_loss:.4f}", flush=True)
+        return self.waiting >= self.args.patience
+
+
+def warm_start(net, path):
+    """Take over the weights of a checkpoint that fit; returns what it was."""
+    old, own = torch.load(path, map_location="cpu"), net.state_dict()
+    fit = {k: v for k, v in old["average"].items() if k in own and v.shape == own[k].shape}
+    net.load_state_dict({**own, **fit})
+    print(f"{len(fit)} of {len(own)} tensors from {path}", flush=True)
+    return f"{old['model']}, {old['step']} steps"
 
 
 def parse():
@@ -130,6 +185,9 @@ def parse():
     ap.add_argument("--steps", type=int, default=20000)
     ap.add_argument("--minutes", type=float, help="end after this wall time if it comes first")
     ap.add_argument("--threads", type=int, default=1)
+    ap.add_argument("--init", type=pathlib.Path, help="checkpoint to start from instead of random weights")
+    ap.add_argument("--check", type=int, default=500, help="steps between looks at the tuning images")
+    ap.add_argument("--patience", type=int, default=12, help="checks without gain before training ends")
     ap.add_argument("--resume", action="store_true")
     ap.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     return ap.parse_args()
@@ -140,27 +198,31 @@ def main():
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     cfg = MODELS[args.model]
-    items = load_items(args.data, cfg["data"], cfg["input"], args.work)
     recipe = cfg["recipe"]
+    items = load_items(args.data, cfg["data"], cfg["input"], args.work)
     samplers = [Sampler(items, r, SEED) for r in (recipe, {**recipe, **recipe.get("late", {})})]
+    tuning = Tuning(load_items(args.data, cfg["data"], cfg["input"], args.work, "tune"), recipe)
     run = Run(args)
     print(json.dumps({"model": args.model, "images": len(items), "parameters": parameter_count(run.net),
                       "step": run.step}), flush=True)
     run.net.train()
     last = time.monotonic()
     mean = None
-    while run.done() < 1:
+    stop = False
+    while run.done() < 1 and not stop:
         loss = run.train_step(samplers)
         now = time.monotonic()
         run.seconds, last = run.seconds + now - last, now
         mean = loss if mean is None else 0.98 * mean + 0.02 * loss
         if run.step % 100 == 0:
             print(f"step {run.step} loss {mean:.4f} seconds {run.seconds:.0f} done {run.done():.3f}", flush=True)
+        if run.step % args.check == 0:
+            stop = run.check(tuning)
         if run.step % 250 == 0:
             run.save()
+    run.check(tuning)
     run.save()
     if args.out:
-        from export import export_checkpoint
         export_checkpoint(run.path, args.out, args.data)
 
 
