@@ -61,6 +61,14 @@ CFG_INT(redis_pool_max, "REDIS_POOL_MAX", 16, 1, 1000, CONFIG_BOTH, "connections
 /* start and stop */
 CFG_INT(start_timeout_s, "START_TIMEOUT", 60, 0, 3600, CONFIG_BOTH, "seconds to wait for PostgreSQL and Redis at start")
 CFG_INT(stop_timeout_s, "STOP_TIMEOUT", 20, 1, 3600, CONFIG_BOTH, "seconds that a graceful stop may take")
+/* gateway heartbeat */
+CFG_STR(heartbeat_url, "HEARTBEAT_URL", "https://localhost:8443", CONFIG_GATEWAY, "heartbeat: address that it goes through")
+CFG_INT(heartbeat_interval_s, "HEARTBEAT_INTERVAL", 60, 5, 86400, CONFIG_GATEWAY, "heartbeat: seconds from one to the next")
+CFG_STR(heartbeat_email, "HEARTBEAT_EMAIL", "heartbeat@spheroseg.local", CONFIG_GATEWAY, "heartbeat: its account, made when it is missing")
+CFG_SECRET(heartbeat_password, "HEARTBEAT_PASSWORD", "", CONFIG_GATEWAY, "heartbeat: its password")
+CFG_STR(heartbeat_ca, "HEARTBEAT_CA", "", CONFIG_GATEWAY, "heartbeat: PEM file of the authority to trust; empty = the system's; none = do not check")
+CFG_STR(heartbeat_model, "HEARTBEAT_MODEL", "nuclei", CONFIG_GATEWAY, "heartbeat: model that segments its image")
+
 CFG_STR(log_level, "LOG_LEVEL", "info", CONFIG_BOTH, "error, warn, info or debug")
 
 /* the queue and the worker */

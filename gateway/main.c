@@ -18,6 +18,7 @@
 #include "common/migrate.h"
 #include "daemon.h"
 #include "derivatives.h"
+#include "heartbeat.h"
 #include "router.h"
 #include "sample.h"
 
@@ -32,6 +33,7 @@ static void print_help(FILE *out) {
         "                                    --sample also makes its sample project;\n"
         "                                    --if-missing leaves an account that is there as it is\n"
         "       gateway routes               list the API's routes\n"
+        "       gateway heartbeat [--once]   every minute take an image through the whole system, and serve how it went\n"
         "       gateway health [live|ready]  ask the gateway of this configuration how it is; exit status 0: well\n"
         "       gateway --check-config       check the configuration and exit\n"
         "       gateway --help | --version\n"
@@ -203,6 +205,10 @@ static int run(const config_t *cfg, int argc, char **argv) {
     }
     if (strcmp(command, "user") == 0) {
         return run_user(cfg, argc - 2, argv + 2);
+    }
+    if (strcmp(command, "heartbeat") == 0) {
+        bool once = argc == 3 && strcmp(argv[2], "--once") == 0;
+        return argc > 2 && !once ? wrong_usage("heartbeat takes nothing, or --once") : heartbeat_run(cfg, once);
     }
     if (strcmp(command, "health") == 0) {
         return health_command("gateway", cfg->metrics_host, (int)cfg->metrics_port, argc - 2, argv + 2);

@@ -16,7 +16,7 @@ set -euo pipefail
 
 BUILD_PACKAGES=(gcc g++ make pkg-config libc6-dev libcivetweb-dev libpq-dev libhiredis-dev libcjson-dev libtorch-dev
     libexpat1-dev libtiff-dev libssl-dev libjpeg62-turbo-dev libpng-dev libwebp-dev libgif-dev libargon2-dev
-    libjwt-dev zlib1g-dev git)
+    libjwt-dev libcurl4-openssl-dev zlib1g-dev git)
 RUN_PACKAGES=(postgresql-15 redis-server openssl ca-certificates util-linux procps)
 TEST_PACKAGES=(libcmocka-dev python3 python3-pytest python3-psycopg2 python3-numpy python3-pil python3-tifffile
     python3-yaml python3-jsonschema chromium fonts-liberation curl libfaketime wrk spin)
