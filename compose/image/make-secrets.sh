@@ -3,7 +3,7 @@
 # Runs once before the others start, as root and without a network.
 #
 # usage: make-secrets.sh DIR [HOST_DIR]
-#   DIR        where the services read: DIR/postgres, DIR/redis, DIR/app, DIR/nginx, DIR/monitoring
+#   DIR        where the services read: DIR/postgres, DIR/redis, DIR/app, DIR/nginx, DIR/monitoring, DIR/grafana
 #   HOST_DIR   what scripts/create-secrets.sh made on the host; a file there takes precedence over one in DIR, so a secret
 #              is rotated by changing it there and starting again
 #
@@ -11,7 +11,7 @@
 set -eu
 umask 077
 dir=$1 host=${2:-/nonexistent}
-postgres_uid=999 redis_uid=999 app_uid=10001 nginx_uid=101 prometheus_uid=65534
+postgres_uid=999 redis_uid=999 app_uid=10001 nginx_uid=101 prometheus_uid=65534 grafana_uid=472
 mkdir -p "$dir/made"
 cd "$dir"
 
@@ -38,7 +38,8 @@ place_dir() { # place_dir OWNER DIR
     chown "$1:$1" "$2"
     chmod 750 "$2"
 }
-for pair in "$postgres_uid postgres" "$redis_uid redis" "$app_uid app" "$nginx_uid nginx" "$prometheus_uid monitoring"; do
+for pair in "$postgres_uid postgres" "$redis_uid redis" "$app_uid app" "$nginx_uid nginx" "$prometheus_uid monitoring" \
+    "$grafana_uid grafana"; do
     # shellcheck disable=SC2086  # two words
     place_dir $pair
 done
@@ -51,9 +52,15 @@ printf '%s' "$database" | place $postgres_uid 400 postgres/password
 printf 'postgresql://spheroseg:%s@postgres:5432/spheroseg' "$database" | place $app_uid 400 app/database_url
 printf 'redis://spheroseg:%s@redis:6379/0' "$redis" | place $app_uid 400 app/redis_url
 secret jwt_secret 48 | place $app_uid 400 app/jwt_secret
-printf 'postgresql://spheroseg:%s@postgres:5432/spheroseg?sslmode=disable' "$database" |
-    place $prometheus_uid 400 monitoring/database_url
-printf '%s' "$redis_admin" | place $prometheus_uid 400 monitoring/redis_admin_password
+printf '%s' "$database" | place $prometheus_uid 400 monitoring/database_password
+printf '{"redis://redis:6379":"%s"}' "$redis_admin" | place $prometheus_uid 400 monitoring/redis_passwords.json
+secret grafana_password 18 | place $grafana_uid 400 grafana/password
+secret heartbeat_password 24 | place $app_uid 400 app/heartbeat_password
+# Nobody can make these up: without them Alertmanager shows its alerts on its own page only.
+for name in slack_url smtp_password; do
+    { [ -s "$host/$name" ] && tr -d '\r\n' <"$host/$name" || printf 'http://localhost/unset'; } |
+        place $prometheus_uid 400 "monitoring/$name"
+done
 
 grep '^user ' /usr/local/lib/spheroseg/redis-acl.conf | sed "s/@PASSWORD@/$redis/" | { # the file takes no comments
     cat
@@ -72,7 +79,8 @@ maxmemory-policy noeviction
 tcp-keepalive 60
 CONF
 
-# certificate NAME SUBJECT DAYS OWNER FILE: signed by the authority of this installation.
+# certificate NAME SUBJECT [ALTERNATIVE]: made/NAME.crt, signed by the authority of this installation; made again in its
+# last month.
 authority() {
     [ -s made/ca.crt ] && return
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout made/ca.key -out made/ca.crt -days 3650 \
@@ -82,17 +90,18 @@ certificate() {
     [ -s "made/$1.crt" ] && openssl x509 -checkend 2592000 -noout -in "made/$1.crt" >/dev/null 2>&1 && return
     openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "made/$1.key" -out "made/$1.csr" \
         -subj "/CN=$2" 2>/dev/null
-    printf 'subjectAltName=DNS:%s\nextendedKeyUsage=serverAuth\n' "$2" >"made/$1.ext"
+    printf 'subjectAltName=DNS:%s%s\nextendedKeyUsage=serverAuth\n' "$2" "${3:+,DNS:$3}" >"made/$1.ext"
     openssl x509 -req -in "made/$1.csr" -CA made/ca.crt -CAkey made/ca.key -CAcreateserial -days 397 \
         -extfile "made/$1.ext" -out "made/$1.crt" 2>/dev/null
     rm -f "made/$1.csr" "made/$1.ext"
 }
 authority
 certificate gateway gateway
-certificate public "${PUBLIC_NAME:-localhost}"
+certificate public "${PUBLIC_NAME:-localhost}" nginx
 place $app_uid 400 app/gateway.key <made/gateway.key
 place $app_uid 444 app/gateway.crt <made/gateway.crt
 place $nginx_uid 444 nginx/internal-ca.crt <made/ca.crt
+place $app_uid 444 app/internal-ca.crt <made/ca.crt
 if [ -s "$host/tls/fullchain.pem" ] && [ -s "$host/tls/privkey.pem" ]; then
     place $nginx_uid 444 nginx/public.crt <"$host/tls/fullchain.pem"
     place $nginx_uid 400 nginx/public.key <"$host/tls/privkey.pem"

@@ -2,7 +2,8 @@
 # Makes the images that the compose files stand on, from Debian's packages, where no registry can be reached.
 #
 # usage: tests/ops/base-images.sh [NAME...]
-#   NAME   debian, postgres, redis, nginx, prometheus, alertmanager (default: all that are missing)
+#   NAME   debian, postgres, redis, nginx, prometheus, alertmanager, node_exporter, postgres_exporter, redis_exporter
+#          (default: all that are missing)
 #
 # They carry the official names and tags and take the same variables, files and ports as far as the compose files use
 # them; nothing that is pulled later is overwritten by it. The packages come from where this computer takes its own:
@@ -16,7 +17,8 @@ case ${1:-} in -h | --help) print_help "$0"; exit 0 ;; esac
 # tag_of NAME: the tag that the compose files name, ${NAME_IMAGE:-tag}.
 tag_of() { sed -n "s/.*\\\${${1^^}_IMAGE:-\([^}]*\)}.*/\1/p" "$REPO_ROOT"/compose/*.yml | head -n 1; }
 declare -A tags=([debian]=debian:bookworm-slim)
-for name in postgres redis nginx prometheus alertmanager; do tags[$name]=$(tag_of $name); done
+others=(postgres redis nginx prometheus alertmanager node_exporter postgres_exporter redis_exporter)
+for name in "${others[@]}"; do tags[$name]=$(tag_of "$name"); done
 
 have() { docker image inspect "$1" >/dev/null 2>&1; }
 
@@ -41,7 +43,7 @@ make_debian() {
     tar -C "$root/debian" -c . | docker import "${changes[@]}" --change 'CMD ["bash"]' - "${tags[debian]}" >/dev/null
 }
 
-[ $# -gt 0 ] || set -- debian postgres redis nginx prometheus alertmanager
+[ $# -gt 0 ] || set -- debian "${others[@]}"
 for name in "$@"; do
     tag=${tags[$name]:-}
     [ -n "$tag" ] || die "there is no image $name"
