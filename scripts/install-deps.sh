@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that Spheroseg needs; does nothing when they are there.
+# Installs the packages of Debian 12 or 13 that Spheroseg needs; does nothing when they are there.
 #
 # usage: scripts/install-deps.sh [--build] [--run] [--test] [--lint] [--dry-run]
 #   --build    compilers, libraries and Node to build the daemons and the UI (default, with --run)
@@ -17,7 +17,13 @@ set -euo pipefail
 BUILD_PACKAGES=(gcc g++ make pkg-config libc6-dev libcivetweb-dev libpq-dev libhiredis-dev libcjson-dev libtorch-dev
     libexpat1-dev libtiff-dev libssl-dev libjpeg62-turbo-dev libpng-dev libwebp-dev libgif-dev libargon2-dev
     libjwt-dev libcurl4-openssl-dev zlib1g-dev git)
-RUN_PACKAGES=(postgresql-15 redis-server openssl ca-certificates util-linux procps)
+# What Debian calls PostgreSQL depends on its release; the rest has the same names in Debian 12 and 13.
+debian=$(. /etc/os-release 2>/dev/null && echo "${VERSION_ID:-}") || debian=''
+case $debian in
+    13 | 13.*) postgresql="postgresql-17" ;;
+    *) postgresql="postgresql-15" ;;
+esac
+RUN_PACKAGES=("$postgresql" redis-server openssl ca-certificates util-linux procps)
 TEST_PACKAGES=(libcmocka-dev python3 python3-pytest python3-psycopg2 python3-numpy python3-pil python3-tifffile
     python3-yaml python3-jsonschema chromium fonts-liberation curl libfaketime wrk spin)
 LINT_PACKAGES=(clang-tidy cppcheck shellcheck clang-format)
@@ -76,7 +82,7 @@ new_services=()
 for service in postgresql redis-server; do
     case " ${missing[*]} " in *" $service"*) new_services+=("$service") ;; esac
 done
-if [[ " ${missing[*]} " == *" postgresql-15 "* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
+if [[ " ${missing[*]} " == *" $postgresql "* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
     as_root mkdir -p /etc/postgresql-common
     echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
 fi
