@@ -246,10 +246,10 @@ const char *model_net_read_input(const cJSON *input, model_net_t *out, const cha
     if (!get_text(input, "colour", &colour) || (strcmp(colour, "grey") != 0 && strcmp(colour, "rgb") != 0)) {
         return "input.colour";
     }
-    *what = "must be 1 for grey and 3 for rgb";
+    *what = "must be 1 and \"grey\", or 3 and \"rgb\"";
     bool rgb = strcmp(colour, "rgb") == 0;
     if (!get_whole(input, "channels", rgb ? 3 : 1, rgb ? 3 : 1, &out->inputs)) {
-        return "input.channels";
+        return "input.channels and colour";
     }
     const cJSON *tta = cJSON_GetObjectItemCaseSensitive(input, "testTimeAugmentation");
     *what = "must be \"none\", \"flips\" or \"rotations\"";

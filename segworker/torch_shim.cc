@@ -8,7 +8,9 @@
 #include <exception>
 #include <memory>
 #include <new>
+#include <stdexcept>
 #include <string>
+#include <vector>
 
 #include <ATen/Parallel.h>
 #include <torch/csrc/jit/runtime/graph_executor.h>
@@ -96,17 +98,40 @@ void configure_once() {
     (void)done;
 }
 
-err_kind_t copy_output(const torch::IValue &value, const int64_t *shape, float *output, err_t *err) {
-    if (!value.isTensor()) {
-        return err_set(err, ERR_INVALID, "model_output", "The model gives something else than maps.", nullptr);
+// A tensor, or several one after the other in their channels; [n, h, w] counts as one channel.
+torch::Tensor as_maps(const torch::IValue &value) {
+    if (value.isTensor()) {
+        torch::Tensor y = value.toTensor();
+        return y.dim() == 3 ? y.unsqueeze(1) : y;
     }
-    torch::Tensor y = value.toTensor();
-    if (y.dim() != 4 || y.size(0) != shape[0] || y.size(1) != shape[1] || y.size(2) != shape[2] ||
-        y.size(3) != shape[3]) {
-        return err_set(err, ERR_INVALID, "model_output", "The model gives maps of an unexpected shape.",
-                       "%d dimensions, expected %ld x %ld x %ld x %ld", static_cast<int>(y.dim()),
-                       static_cast<long>(shape[0]), static_cast<long>(shape[1]), static_cast<long>(shape[2]),
-                       static_cast<long>(shape[3]));
+    std::vector<torch::Tensor> parts;
+    if (value.isTensorList()) {
+        for (const torch::Tensor &t : value.toTensorVector()) {
+            parts.push_back(as_maps(t).to(torch::kFloat32));
+        }
+    } else if (value.isTuple()) {
+        for (const torch::IValue &v : value.toTuple()->elements()) {
+            parts.push_back(as_maps(v).to(torch::kFloat32));
+        }
+    } else {
+        throw std::runtime_error("the output is no tensor");
+    }
+    return torch::cat(parts, 1);
+}
+
+err_kind_t copy_output(const torch::IValue &value, const int64_t *shape, float *output, err_t *err) {
+    torch::Tensor y = as_maps(value);
+    bool fits = y.dim() == 4;
+    std::string found;
+    for (int64_t d = 0; d < y.dim(); d++) {
+        fits = fits && y.size(d) == shape[d];
+        found += (d > 0 ? " x " : "") + std::to_string(y.size(d));
+    }
+    if (!fits) {
+        return err_set(err, ERR_INVALID, "model_output",
+                       "The model gives maps of another shape than its model.json says.",
+                       "%.100s, expected %ld x %ld x %ld x %ld", found.c_str(), static_cast<long>(shape[0]),
+                       static_cast<long>(shape[1]), static_cast<long>(shape[2]), static_cast<long>(shape[3]));
     }
     y = y.to(torch::kCPU, torch::kFloat32).contiguous();
     std::memcpy(output, y.data_ptr<float>(), static_cast<size_t>(y.numel()) * sizeof(float));
@@ -184,6 +209,11 @@ extern "C" const char *torch_model_device(const torch_model_t *m) {
 
 extern "C" err_kind_t torch_model_run(torch_model_t *m, const float *input, int n, int in_channels, int h, int w,
                                       float *output, int out_channels, err_t *err) {
+    return torch_model_run_maps(m, input, n, in_channels, h, w, output, out_channels, h, w, err);
+}
+
+extern "C" err_kind_t torch_model_run_maps(torch_model_t *m, const float *input, int n, int in_channels, int h, int w,
+                                           float *output, int out_channels, int out_h, int out_w, err_t *err) {
     const char *message = "The model failed on this image.";
     try {
         c10::InferenceMode guard;
@@ -193,7 +223,7 @@ extern "C" err_kind_t torch_model_run(torch_model_t *m, const float *input, int 
             x = x.to(m->device);
         }
         torch::IValue y = m->module.forward({x});
-        const int64_t shape[4] = {n, out_channels, h, w};
+        const int64_t shape[4] = {n, out_channels, out_h, out_w};
         return copy_output(y, shape, output, err);
     } catch (const std::bad_alloc &) {
         return no_memory(err);

@@ -39,6 +39,12 @@ const char *torch_model_device(const torch_model_t *m);
 ERR_MUST err_kind_t torch_model_run(torch_model_t *m, const float *input, int n, int in_channels, int h, int w,
                                     float *output, int out_channels, err_t *err);
 
+/* The same for any module whose output is maps of out_h x out_w: a tensor [n, out_channels, out_h, out_w] of any type
+ * (without the second dimension when out_channels is 1), or a tuple or list of such tensors, whose channels follow each
+ * other. */
+ERR_MUST err_kind_t torch_model_run_maps(torch_model_t *m, const float *input, int n, int in_channels, int h, int w,
+                                         float *output, int out_channels, int out_h, int out_w, err_t *err);
+
 /* Runs zeros of that shape, so that the first real image does not pay for the start. */
 ERR_MUST err_kind_t torch_model_warm_up(torch_model_t *m, int in_channels, int h, int w, int out_channels, err_t *err);
 
