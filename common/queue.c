@@ -103,6 +103,7 @@ err_kind_t queue_create(const config_t *cfg, pg_pool_t *pg, rds_pool_t *rds, que
         .sweep_gap_ms = 700,
         .audit_ms = 15000,
         .audit_grace_ms = 2000,
+        .push_grace_ms = 2000,
         .restore_grace_ms = 2000,
         .housekeeping_ms = 600000,
         /* Both are short, because a sweeper that is killed or frozen at work delays recovery by their sum; one that is

@@ -50,6 +50,11 @@ typedef struct {
     int priority;
 } queue_inserted_t;
 void queue_enqueue_inserted(queue_t *q, const queue_inserted_t *job, int *position);
+/* The same for up to QUEUE_GROUP_MAX jobs of any users in one round trip; positions has room for n. False: Redis did not
+ * take them, they became part of the outbox. Their events are published by the second call, so that nobody waits for it. */
+enum { QUEUE_GROUP_MAX = 64 };
+bool queue_enqueue_group(queue_t *q, const queue_inserted_t *jobs, int n, int *positions);
+void queue_announce_group(queue_t *q, const queue_inserted_t *jobs, int n, const int *positions);
 /* Enqueues every job of a committed batch (rows with enqueued_at IS NULL), in pages. */
 ERR_MUST err_kind_t queue_enqueue_batch(queue_t *q, const char *batch_id, int *count, err_t *err);
 /* Cancels in any state (I8). ERR_CONFLICT "job_finished" when it already ended. *state is the state after the call. */

@@ -59,6 +59,19 @@ static void unmark(queue_t *q, const PGresult *rows, int from) {
     buf_free(&ids);
 }
 
+void queue_unmark_jobs(queue_t *q, const queue_inserted_t *jobs, int n) {
+    buf_t ids;
+    buf_init(&ids, (size_t)(n + 1) * 40);
+    for (int i = 0; i < n; i++) {
+        buf_printf(&ids, "%s%s", i == 0 ? "{" : ",", jobs[i].id);
+    }
+    buf_puts(&ids, "}");
+    if (n > 0 && !ids.failed) {
+        unmark_ids(q, ids.data);
+    }
+    buf_free(&ids);
+}
+
 static err_kind_t push_page(queue_t *q, const PGresult *rows, int from, int to, err_t *err) {
     const char *argv[2 + 4 * QUEUE_PAGE];
     int argc = 0;
@@ -125,50 +138,13 @@ static int ask_position(queue_t *q, const char *job_id) {
     return position;
 }
 
-/* Pushes one job and asks for its position in the same round trip. */
-static err_kind_t push_and_ask(queue_t *q, const queue_inserted_t *job, int *position, err_t *err) {
-    char key[64], priority[8];
-    (void)snprintf(key, sizeof key, "sg:job:%s", job->id);
-    (void)snprintf(priority, sizeof priority, "%d", job->priority);
-    const char *push[] = {"sg:lease", "back", job->id, job->model, priority, job->user_id};
-    const char *ask[] = {key, job->id};
-    rds_call_t calls[] = {{.script = &q->lua.enqueue, .nkeys = 1, .argc = 6, .argv = push},
-                          {.script = &q->lua.position, .nkeys = 1, .argc = 2, .argv = ask}};
-    rds_conn_t *conn = NULL;
-    err_kind_t rc = rds_acquire(q->rds, &conn, err);
-    if (rc != ERR_OK) {
-        return rc;
-    }
-    rc = rds_eval_many(conn, calls, 2, err);
-    rds_release(conn);
-    if (rc == ERR_OK) {
-        *position = calls[1].reply->type == REDIS_REPLY_INTEGER ? (int)calls[1].reply->integer : -1;
-        freeReplyObject(calls[0].reply);
-        freeReplyObject(calls[1].reply);
-    }
-    return rc;
-}
-
 void queue_enqueue_inserted(queue_t *q, const queue_inserted_t *job, int *position) {
-    err_t why;
-    queue_event_t e = {.project_id = job->project_id,
-                       .image_id = job->image_id,
-                       .job_id = job->id,
-                       .seq = 1,
-                       .state = JOB_QUEUED,
-                       .position = -1,
-                       .object_count = -1};
-    if (push_and_ask(q, job, &e.position, &why) == ERR_OK) {
-        queue_event_publish(q, &e);
-    } else {
-        char ids[JOB_ID_LEN + 2];
-        log_event(LOG_WARN, "enqueue: Redis is away, the sweeper will do it", "jobId", job->id, "detail", why.detail,
-                  NULL);
-        (void)snprintf(ids, sizeof ids, "{%s}", job->id);
-        unmark_ids(q, ids);
+    int place = -1;
+    if (queue_enqueue_group(q, job, 1, &place)) {
+        queue_announce_group(q, job, 1, &place);
     }
     if (position) {
-        *position = e.position;
+        *position = place;
     }
 }
 

@@ -27,6 +27,7 @@ typedef struct {
     int64_t sweep_gap_ms;     /* least time between two passes in the whole installation */
     int64_t audit_ms;         /* between two comparisons of PostgreSQL with the lists */
     int64_t audit_grace_ms;   /* rows pushed more recently are not audited */
+    int64_t push_grace_ms;    /* a push that is older is looked after */
     int64_t restore_grace_ms; /* rows claimed more recently are not checked for a lease */
     int64_t housekeeping_ms;  /* between two clean-ups of old rows */
     int64_t sweeper_lease_ms; /* how long a sweeper owns what it recovers */
@@ -123,6 +124,9 @@ ERR_MUST err_kind_t queue_push_rows(queue_t *q, const PGresult *rows, bool publi
  * QUEUE_PAGE. */
 void queue_publish_rows(queue_t *q, const PGresult *rows, int from, int to, job_state_t state);
 
+/* Jobs that did not reach Redis become part of the outbox again. */
+void queue_unmark_jobs(queue_t *q, const queue_inserted_t *jobs, int n);
+
 /* A random string of 2*bytes hex digits; out has room for the NUL. bytes <= 32. */
 ERR_MUST err_kind_t queue_random_hex(char *out, size_t bytes, err_t *err);
 
@@ -135,6 +139,9 @@ void queue_held_cancel(queue_t *q, const char *job_id);
 /* Rows that were pushed less than grace_ms ago are left out. *relisted: rows that were in no list and are pushed again.
  */
 ERR_MUST err_kind_t queue_audit_run(queue_t *q, pg_conn_t *conn, int64_t grace_ms, int *relisted, err_t *err);
+/* Jobs that a gateway meant to push and did not, for grace_ms, become part of the outbox; *lost counts them
+ * (queue_pushes.c). */
+ERR_MUST err_kind_t queue_pushes_run(queue_t *q, pg_conn_t *conn, int64_t grace_ms, int *lost, err_t *err);
 ERR_MUST err_kind_t queue_housekeeping_run(queue_t *q, pg_conn_t *conn, err_t *err);
 
 /* ---- gauges (queue_status.c) ---- */

@@ -7,9 +7,10 @@
  *   1. leases that ran out: recover.lua takes the jobs over, then the row decides (delayed, failed, cancelled, queued);
  *   2. active rows without a lease get one (restore.lua); if nobody renews it, step 1 takes them next time; what is
  *      paused is told to Redis again;
- *   3. delayed jobs that are due, and rows of the outbox, are pushed;
+ *   3. delayed jobs that are due, and rows of the outbox, are pushed; before that, new jobs whose push was not ended
+ *      join the outbox (queue_pushes.c);
  *   4. now and then, and at once when Redis has lost its memory or a replica has taken over, PostgreSQL is compared
- * with the lists (queue_audit.c);
+ *      with the lists (queue_audit.c);
  *   5. now and then, old rows are deleted.
  */
 #include <stdlib.h>
@@ -190,6 +191,17 @@ static err_kind_t push_all(queue_t *q, pg_conn_t *conn, const char *sql, err_t *
     }
 }
 
+/* A push that was noted and not ended puts its jobs into the outbox. */
+static err_kind_t end_pushes(queue_t *q, pg_conn_t *conn, err_t *err) {
+    int lost = 0;
+    err_kind_t rc = queue_pushes_run(q, conn, q->tune.push_grace_ms, &lost, err);
+    if (rc == ERR_OK && lost > 0) {
+        metrics_add(audited_total, NULL, lost);
+        log_msgf(LOG_WARN, "%d new jobs had not reached Redis", lost);
+    }
+    return rc;
+}
+
 static err_kind_t push_due(queue_t *q, pg_conn_t *conn, err_t *err) {
     err_kind_t rc = push_all(
         q, conn, PUSH_SQL(", seq = seq + 1", "state = 'delayed' AND run_after <= now() ORDER BY run_after"), err);
@@ -274,6 +286,9 @@ err_kind_t queue_sweep(queue_t *q, err_t *err) {
     }
     if (rc == ERR_OK) {
         rc = queue_sync_paused(q, conn, err); /* before jobs are pushed: Redis may have forgotten it */
+    }
+    if (rc == ERR_OK) {
+        rc = end_pushes(q, conn, err);
     }
     if (rc == ERR_OK) {
         rc = push_due(q, conn, err);

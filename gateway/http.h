@@ -66,6 +66,7 @@ typedef ERR_MUST err_kind_t (*http_handler_t)(http_request_t *req, err_t *err);
 enum {
     HTTP_PUBLIC = 1,        /* no sign-in needed; user is filled in when there is one */
     HTTP_IDEMPOTENT_KEY = 2 /* honours Idempotency-Key: the layer replays the stored answer (JSON answers < 256 KiB) */
+    /* Without the flag a handler may honour it by itself, see http_key_read. */
 };
 
 typedef struct {
@@ -119,5 +120,26 @@ ERR_MUST err_kind_t http_check_if_match(http_request_t *req, const char *etag, e
 /* ---- cursors: opaque text from (created_at, id) and back ---- */
 char *http_cursor_make(http_request_t *req, const char *created_at, const char *id);
 ERR_MUST err_kind_t http_cursor_parse(http_request_t *req, const char *cursor, char created_at[64], char id[37], err_t *err);
+
+/* ---- Idempotency-Key in the transaction of what is made, for handlers whose route lacks HTTP_IDEMPOTENT_KEY ---- */
+typedef struct {
+    const char *key;  /* NULL: the request has none */
+    const char *what; /* method and path: the same key means nothing for another request */
+} http_key_t;
+typedef struct {
+    int status; /* 0: nothing is kept, the key is this request's now */
+    const char *body;
+} http_kept_t;
+/* ERR_INVALID "idempotency_key_invalid". Both texts are in the arena. */
+ERR_MUST err_kind_t http_key_read(http_request_t *req, http_key_t *out, err_t *err);
+/* Inside the caller's transaction; waits for one that has the key at the moment. ERR_CONFLICT "idempotency_key_reused",
+ * "idempotency_in_progress". A rollback gives the key back. */
+ERR_MUST err_kind_t http_key_claim(http_request_t *req, pg_conn_t *conn, const http_key_t *key, http_kept_t *kept,
+                                   err_t *err);
+/* Keeps the answer of a claimed key. */
+ERR_MUST err_kind_t http_key_store(http_request_t *req, pg_conn_t *conn, const http_key_t *key, int status,
+                                   const char *body, err_t *err);
+/* Sends the answer that was kept. */
+err_kind_t http_key_replay(http_request_t *req, const http_kept_t *kept);
 
 #endif

@@ -35,7 +35,7 @@ typedef struct {
     int64_t body_started_ms; /* monotonic; 0 before the first read */
     bool body_done;          /* read to its end */
     bool body_failed;
-    char *idem_key; /* Idempotency-Key that this request owns, in the arena; NULL otherwise */
+    const char *idem_key; /* Idempotency-Key that this request owns, in the arena; NULL otherwise */
 } http_exchange_t;
 
 static inline http_exchange_t *http_exchange(http_request_t *req) {

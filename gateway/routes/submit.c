@@ -9,16 +9,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "route_util.h"
 #include "submit_bounds.h"
-
-/* The model of an image that names none: the project's, else of those registered the one whose name occurs in the
- * image's name, else in the project's title, else the first. i, p: the image and its project. */
-#define MODEL_FOR(wanted)                                                                                              \
-    "COALESCE(" wanted ", p.default_model, (SELECT m.name FROM models m ORDER BY "                                     \
-    "strpos(lower(i.name), lower(m.name)) > 0 DESC, strpos(lower(p.title), lower(m.name)) > 0 DESC, m.name LIMIT 1))"
-
-#define ON_CONFLICT " ON CONFLICT (image_id) WHERE state IN ('queued', 'active', 'delayed') DO NOTHING "
+#include "submit_sql.h"
 
 enum { BATCH_MAX = 10000 };
 
@@ -155,21 +149,17 @@ static void take_inserted(const PGresult *res, const char *user_id, const submit
     out->priority = sr->priority;
 }
 
-/* Inserts the job of the rows of `pick`, which only_known restricts. The row is marked as pushed at once (see
- * queue_enqueue_inserted): a second statement would cost a second write of the whole row. */
-#define INSERT_ONE(owner, only_known)                                                                                  \
-    "WITH pick AS (SELECT i.id, i.project_id, p.default_threshold, p.detect_holes, " MODEL_FOR(                        \
-        "$3") " AS model FROM images i JOIN projects p ON p.id = i.project_id WHERE i.id = $2" owner                   \
-              "), ins AS (INSERT INTO jobs (user_id, project_id, image_id, model, threshold, detect_holes, priority, " \
-              "max_attempts, enqueued_at) SELECT $1::uuid, pick.project_id, pick.id, pick.model, "                     \
-              "COALESCE($4::float8, pick.default_threshold), COALESCE($5::boolean, pick.detect_holes), $6::int, "      \
-              "$7::int, now() FROM pick" only_known ON_CONFLICT "RETURNING id, image_id, project_id, model), "         \
-              "upd AS (UPDATE images SET latest_job_id = ins.id FROM ins WHERE images.id = ins.image_id) "             \
-              "SELECT id, image_id, project_id, model FROM ins"
-
-/* Runs an INSERT_ONE. */
-static err_kind_t insert_one(gateway_t *gw, pg_conn_t *conn, const char *sql, const char *user_id, const char *image_id,
+static err_kind_t insert_one(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *image_id,
                              const submit_request_t *sr, submit_result_t *out, bool *inserted, err_t *err) {
+    static const char sql[] =
+        "WITH pick AS (SELECT i.id, i.project_id, p.default_threshold, p.detect_holes, " SUBMIT_MODEL_FOR(
+            "$3") " AS model FROM images i JOIN projects p ON p.id = i.project_id WHERE i.id = $2), "
+                  "ins AS (INSERT INTO jobs (user_id, project_id, image_id, model, threshold, detect_holes, priority, "
+                  "max_attempts) SELECT $1::uuid, pick.project_id, pick.id, pick.model, "
+                  "COALESCE($4::float8, pick.default_threshold), COALESCE($5::boolean, pick.detect_holes), $6::int, "
+                  "$7::int FROM pick" SUBMIT_ON_CONFLICT "RETURNING id, image_id, project_id, model), "
+                  "upd AS (UPDATE images SET latest_job_id = ins.id FROM ins WHERE images.id = ins.image_id) "
+                  "SELECT id, image_id, project_id, model FROM ins";
     insert_texts_t t = {0};
     insert_texts(gw, sr, &t);
     const char *const params[] = {user_id,
@@ -191,13 +181,12 @@ static err_kind_t insert_one(gateway_t *gw, pg_conn_t *conn, const char *sql, co
 
 err_kind_t submit_image(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *image_id,
                         const submit_request_t *sr, submit_result_t *out, err_t *err) {
-    static const char sql[] = INSERT_ONE("", "");
     memset(out, 0, sizeof *out);
     snprintf(out->image_id, sizeof out->image_id, "%s", image_id);
     /* The unfinished job may end between the insert that met it and the read: then there is room for a new one. */
     for (int round = 0; round < 5; round++) {
         bool found = false;
-        err_kind_t kind = insert_one(gw, conn, sql, user_id, image_id, sr, out, &found, err);
+        err_kind_t kind = insert_one(gw, conn, user_id, image_id, sr, out, &found, err);
         if (kind == ERR_OK && !found) {
             kind = read_existing(conn, image_id, out, &found, err);
         }
@@ -206,19 +195,6 @@ err_kind_t submit_image(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
         }
     }
     return err_set(err, ERR_UNAVAILABLE, "image_busy", "The image's jobs change too fast. Please try again.", NULL);
-}
-
-err_kind_t submit_image_fast(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *image_id,
-                             const submit_request_t *sr, submit_result_t *out, bool *done, err_t *err) {
-    static const char sql[] =
-        INSERT_ONE(" AND p.owner_id = $1", " WHERE EXISTS (SELECT 1 FROM models m WHERE m.name = pick.model)");
-    memset(out, 0, sizeof *out);
-    *done = false;
-    if (!submit_bounds_far(NULL, gw->cfg->max_queued_total, 1) ||
-        !submit_bounds_far(user_id, gw->cfg->max_queued_per_user, 1)) {
-        return ERR_OK;
-    }
-    return insert_one(gw, conn, sql, user_id, image_id, sr, out, done, err);
 }
 
 /* The images a batch is about, as a query with $1 project, $2 ids or NULL, $3 only those without a result. */
@@ -257,13 +233,13 @@ err_kind_t submit_batch(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
         "WITH b AS (SELECT gen_random_uuid() AS id), want AS (" BATCH_IMAGES " AND NOT EXISTS (SELECT 1 FROM jobs j "
         "WHERE j.image_id = i.id AND j.state IN ('queued', 'active', 'delayed')) ORDER BY i.created_at, i.id LIMIT "
         "10000), ins AS (INSERT INTO jobs (user_id, project_id, image_id, batch_id, model, threshold, detect_holes, "
-        "priority, max_attempts, created_at) SELECT $4::uuid, i.project_id, i.id, b.id, " MODEL_FOR(
+        "priority, max_attempts, created_at) SELECT $4::uuid, i.project_id, i.id, b.id, " SUBMIT_MODEL_FOR(
             "$5") ", "
                   "COALESCE($6::float8, p.default_threshold), COALESCE($7::boolean, p.detect_holes), $8::int, $9::int, "
                   "now() + "
                   "row_number() OVER (ORDER BY i.created_at, i.id) * interval '1 microsecond' FROM b, want w JOIN "
                   "images i ON "
-                  "i.id = w.id JOIN projects p ON p.id = i.project_id" ON_CONFLICT "RETURNING id, image_id), "
+                  "i.id = w.id JOIN projects p ON p.id = i.project_id" SUBMIT_ON_CONFLICT "RETURNING id, image_id), "
                   "upd AS (UPDATE images SET latest_job_id = ins.id FROM ins WHERE images.id = ins.image_id) "
                   "SELECT (SELECT id FROM b) AS batch_id, (SELECT count(*) FROM ins) AS accepted";
     int64_t meant = 0, busy = 0;
@@ -307,11 +283,8 @@ void submit_enqueue(gateway_t *gw, const submit_result_t *result, int *position)
         }
         return;
     }
-    const queue_inserted_t job = {.id = result->job_id,
-                                  .project_id = result->project_id,
-                                  .image_id = result->image_id,
-                                  .user_id = result->user_id,
-                                  .model = result->model,
-                                  .priority = result->priority};
-    queue_enqueue_inserted(gw->queue, &job, position);
+    err_t err;
+    if (queue_enqueue(gw->queue, result->job_id, result->model, result->priority, position, &err) != ERR_OK) {
+        log_error(LOG_WARN, "enqueue", &err);
+    }
 }

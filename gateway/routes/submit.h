@@ -36,12 +36,6 @@ ERR_MUST err_kind_t submit_check(gateway_t *gw, pg_conn_t *conn, const char *use
 ERR_MUST err_kind_t submit_image(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *image_id,
                                  const submit_request_t *sr, submit_result_t *out, err_t *err);
 
-/* Check and insert in one statement, for the case that nearly always is: the person owns the image, it has no unfinished
- * job, the model is there, and the queue was far below its bounds within the last second. *done == false: nothing was
- * changed, and the functions above say why or do it. */
-ERR_MUST err_kind_t submit_image_fast(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *image_id,
-                                      const submit_request_t *sr, submit_result_t *out, bool *done, err_t *err);
-
 /* Many images of a project at once. uuid_array: '{…}' or NULL for the whole project (the 10,000 oldest that have no
  * unfinished job). ERR_NOT_FOUND when an id is none of the project's. Inside the caller's transaction. */
 typedef struct {

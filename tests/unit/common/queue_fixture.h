@@ -67,7 +67,7 @@ static inline void qf_tune(queue_t *q) {
 /* Empties both servers and makes the users. */
 static inline void qf_reset(void) {
     qf_flush();
-    qf_sql("TRUNCATE users, models, completions CASCADE");
+    qf_sql("TRUNCATE users, models, completions, pushes CASCADE");
     for (int i = 0; i < QF_USERS; i++) {
         char sql[256];
         (void)snprintf(sql, sizeof sql,

@@ -1,0 +1,2 @@
+ALTER TABLE images RESET (fillfactor);
+DROP TABLE pushes;
