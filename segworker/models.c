@@ -164,21 +164,42 @@ static void read_test(check_t *c, const cJSON *root, model_spec_t *m) {
     }
 }
 
-/* Which file the model is, and its checksum as stated; a test model is its model.json. */
+static void read_classical(check_t *c, const cJSON *root, model_spec_t *m) {
+    const char *what = NULL, *field = classical_parse(root, &m->classical, &what);
+    if (field) {
+        fail(c, field, what);
+    }
+}
+
+/* Parts of an image must look the same as the whole. */
+static void check_reach(check_t *c, const model_spec_t *m) {
+    bool one_tile = m->scale == MODEL_SCALE_FIT_LONG_SIDE && m->scale_px <= m->tile;
+    if (c->kind == ERR_OK && m->output == MODEL_OUTPUT_CLASSICAL && !one_tile &&
+        m->halo < classical_reach(&m->classical)) {
+        fail(c, "halo", "is smaller than what the method looks at around a pixel");
+    }
+}
+
+/* Which file the model is, and its checksum as stated; a model without a network is its model.json. */
 static void read_kind(check_t *c, const cJSON *root, model_spec_t *m, char *file, size_t size) {
     char kind[32];
     text(c, object(c, root, "output"), "kind", true, kind, sizeof kind);
-    if (c->kind == ERR_OK && strcmp(kind, "test") == 0) {
-        m->output = MODEL_OUTPUT_TEST;
+    bool test = strcmp(kind, "test") == 0;
+    if (c->kind == ERR_OK && (test || strcmp(kind, "classical") == 0)) {
+        m->output = test ? MODEL_OUTPUT_TEST : MODEL_OUTPUT_CLASSICAL;
         snprintf(file, size, "model.json");
         if (cJSON_HasObjectItem(root, "file") || cJSON_HasObjectItem(root, "sha256")) {
-            fail(c, "file", "and sha256 have no place in a test model");
+            fail(c, "file", "and sha256 have no place in a model without a network");
         }
-        read_test(c, root, m);
+        if (test) {
+            read_test(c, root, m);
+        } else {
+            read_classical(c, root, m);
+        }
         return;
     }
     if (strcmp(kind, "foreground_distance") != 0) {
-        fail(c, "output.kind", "must be \"foreground_distance\"");
+        fail(c, "output.kind", "must be \"foreground_distance\" or \"classical\"");
     }
     text(c, root, "file", true, file, size);
     text(c, root, "sha256", true, m->sha256, sizeof m->sha256);
@@ -198,6 +219,9 @@ static void read_postprocess(check_t *c, const cJSON *root, model_spec_t *m) {
     m->seed_min_area = whole(c, post, "seedMinArea", 0, 1e12);
     m->min_area = whole(c, post, "minArea", 0, 1e12);
     m->max_hole_area = whole(c, post, "maxHoleArea", 0, 1e12);
+    if (cJSON_GetObjectItemCaseSensitive(post, "dropBorder")) {
+        m->drop_border = yes_or_no(c, post, "dropBorder");
+    }
 }
 
 static err_kind_t parse(const cJSON *root, const char *dir, model_spec_t *m, err_t *err) {
@@ -219,6 +243,7 @@ static err_kind_t parse(const cJSON *root, const char *dir, model_spec_t *m, err
         read_kind(&c, root, m, file, sizeof file);
         read_input(&c, root, m);
         read_postprocess(&c, root, m);
+        check_reach(&c, m);
     }
     int n = snprintf(m->path, sizeof m->path, "%s/%s", dir, file);
     if (c.kind == ERR_OK && (n < 0 || (size_t)n >= sizeof m->path)) {
@@ -295,7 +320,7 @@ static err_kind_t check_file(model_spec_t *m, err_t *err) {
         return err_set(err, ERR_INVALID, "model_damaged", "The model's file named in model.json cannot be read.",
                        "%.300s", m->path);
     }
-    if (m->output == MODEL_OUTPUT_TEST) { /* its version is what it says */
+    if (m->output == MODEL_OUTPUT_TEST || m->output == MODEL_OUTPUT_CLASSICAL) { /* its version is what it says */
         memcpy(m->sha256, hex, sizeof hex);
         return ERR_OK;
     }
@@ -326,8 +351,11 @@ err_kind_t model_spec_load(const char *dir, model_spec_t *out, err_t *err) {
 
 /* ---- the registry ---- */
 
-static int by_name(const void *a, const void *b) {
-    return strcmp(((const model_spec_t *)a)->name, ((const model_spec_t *)b)->name);
+/* Those without a network after the others: the first is what is used when nobody chooses. */
+static int by_name(const void *pa, const void *pb) {
+    const model_spec_t *a = pa, *b = pb;
+    int plain = (a->output == MODEL_OUTPUT_CLASSICAL) - (b->output == MODEL_OUTPUT_CLASSICAL);
+    return plain ? plain : strcmp(a->name, b->name);
 }
 
 static bool is_wanted(const char *wanted, const char *name) {

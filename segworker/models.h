@@ -15,6 +15,18 @@
  * file in the folder: failRate, hang and deaf hold only while it exists All of them must be there. The numbers of tiles
  * decide, not chance, so a run can be repeated.
  *
+ * "classical" needs no module either: the maps come from a local threshold, and the object "classical" says how. It
+ * holds, all of them required:
+ *   method       "sauvola", "niblack" or "gaussian"
+ *   polarity     "auto", "dark" or "bright": the objects against their surroundings
+ *   window       px, odd, 3..4001           k            -1..1, weight of the local deviation
+ *   offset       -1..1, off the threshold   smooth       px, sigma of a Gaussian before, 0..20
+ *   open, close  px, radius, 0..100         fill         px, holes up to this area are filled
+ *   edgeContrast 0..1, least mean step across an object's border
+ *   neck         0..1: a neck narrower than this share of the smaller part separates; 0 = touching objects stay one
+ * px count at the size that "scale" gives, grey values in the range that "normalisation" makes. "halo" must cover what
+ * the method looks at around a pixel, unless every image fits one tile.
+ *
  * Thread-safe: a loaded registry is read-only.
  */
 #ifndef SG_SEGWORKER_MODELS_H
@@ -24,12 +36,13 @@
 #include <stdint.h>
 
 #include "common/err.h"
+#include "segworker/classical/classical.h"
 
 #define MODEL_MANIFEST_MAX (1 << 20) /* bytes of a model.json */
 
 typedef enum { MODEL_SCALE_NATIVE = 0, MODEL_SCALE_FIT_LONG_SIDE } model_scale_t;
 
-typedef enum { MODEL_OUTPUT_FOREGROUND_DISTANCE = 0, MODEL_OUTPUT_TEST } model_output_t;
+typedef enum { MODEL_OUTPUT_FOREGROUND_DISTANCE = 0, MODEL_OUTPUT_TEST, MODEL_OUTPUT_CLASSICAL } model_output_t;
 
 typedef struct {
     int milliseconds;
@@ -41,7 +54,7 @@ typedef struct {
 typedef struct {
     char name[64]; /* [a-z0-9][a-z0-9_-]*; equals the folder's name */
     char version[32], title[128], description[512], license[64];
-    char path[4096]; /* of the module; of model.json for MODEL_OUTPUT_TEST */
+    char path[4096]; /* of the module; of model.json for a model without one */
     char sha256[65]; /* of that file, lower-case hex */
 
     /* input: one grey channel */
@@ -53,15 +66,17 @@ typedef struct {
     double clip_min, clip_max, min_range;
 
     model_output_t output;
-    model_test_t test; /* for MODEL_OUTPUT_TEST */
+    model_test_t test;            /* for MODEL_OUTPUT_TEST */
+    classical_params_t classical; /* for MODEL_OUTPUT_CLASSICAL */
 
     /* postprocessing; areas in px of the original image */
     double threshold, seed_threshold, dist_sigma;
     int64_t seed_min_area, min_area, max_hole_area;
+    bool drop_border; /* "dropBorder", optional: objects that the image's edge cuts are left out */
 } model_spec_t;
 
 typedef struct {
-    model_spec_t *models; /* by name, ascending */
+    model_spec_t *models; /* by name, ascending; those without a network last */
     int count;
     struct {
         char name[256]; /* of the folder */

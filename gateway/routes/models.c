@@ -96,7 +96,10 @@ static err_kind_t model_resume(http_request_t *req, err_t *err) {
 static err_kind_t model_list(http_request_t *req, err_t *err) {
     PGresult *res = NULL;
     err_kind_t kind =
-        pg_query(req->gw->pg, "SELECT " MODEL_COLUMNS " FROM models ORDER BY name LIMIT 256", 0, NULL, &res, err);
+        pg_query(req->gw->pg,
+                 "SELECT " MODEL_COLUMNS
+                 " FROM models ORDER BY COALESCE(manifest #>> '{output,kind}', '') = 'classical', name LIMIT 256",
+                 0, NULL, &res, err);
     if (kind != ERR_OK) {
         return kind;
     }

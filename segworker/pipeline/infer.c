@@ -32,7 +32,14 @@ const infer_backend_t infer_torch = {
     .name = "torch", .load = torch_load, .run = torch_run, .device = torch_device, .unload = torch_unload};
 
 const infer_backend_t *infer_backend_for(const model_spec_t *spec) {
-    return spec->output == MODEL_OUTPUT_TEST ? &infer_test : &infer_torch;
+    switch (spec->output) {
+    case MODEL_OUTPUT_TEST:
+        return &infer_test;
+    case MODEL_OUTPUT_CLASSICAL:
+        return &infer_classical;
+    default:
+        return &infer_torch;
+    }
 }
 
 static err_kind_t warm_up(infer_t *net, int size, int channels, err_t *err) {

@@ -23,10 +23,15 @@ typedef struct {
 } infer_backend_t;
 
 extern const infer_backend_t infer_torch;
-extern const infer_backend_t infer_test; /* infer_test.c: no network, see models.h */
+extern const infer_backend_t infer_test;      /* infer_test.c: no network, see models.h */
+extern const infer_backend_t infer_classical; /* infer_classical.c: a local threshold */
 
 /* The backend that a model's output.kind asks for. */
 const infer_backend_t *infer_backend_for(const model_spec_t *spec);
+
+/* What a model's backend wants done to the whole normalised plane before its tiles: "classical" turns one with bright
+ * objects over. Others leave it as it is. */
+void infer_prepare(const model_spec_t *spec, float *plane, int width, int height);
 
 /* A loaded network. Zeroed by infer_close. */
 typedef struct {

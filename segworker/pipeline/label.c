@@ -158,6 +158,17 @@ static err_kind_t fill_holes(work_t *k, err_t *err) {
 
 /* ---------------------------------------------------------------- numbering */
 
+/* Objects with a pixel on the image's edge get area 0, so that they count as too small. */
+static void drop_border_objects(const work_t *k, uint32_t *area) {
+    size_t w = (size_t)k->width, last = k->pixels - w;
+    for (size_t x = 0; x < w; x++) {
+        area[k->labels[x]] = area[k->labels[last + x]] = 0;
+    }
+    for (size_t y = 0; y < k->pixels; y += w) {
+        area[k->labels[y]] = area[k->labels[y + w - 1]] = 0;
+    }
+}
+
 /* Drops small objects and numbers the rest in the order of their first pixel. */
 static err_kind_t number_objects(work_t *k, err_t *err) {
     uint32_t *area = calloc((size_t)k->count + 1, sizeof *area), n = 0;
@@ -170,12 +181,15 @@ static err_kind_t number_objects(work_t *k, err_t *err) {
     for (size_t i = 0; i < k->pixels; i++) {
         area[k->labels[i]]++;
     }
+    if (k->p->drop_border) {
+        drop_border_objects(k, area);
+    }
     for (size_t i = 0; i < k->pixels; i++) {
         int32_t label = k->labels[i];
         if (label == 0) {
             continue;
         }
-        if ((int64_t)area[label] < k->p->min_area) {
+        if (area[label] == 0 || (int64_t)area[label] < k->p->min_area) {
             k->labels[i] = 0;
             continue;
         }

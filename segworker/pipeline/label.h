@@ -31,6 +31,7 @@ typedef struct {
     int64_t min_area;      /* px; smaller objects are dropped */
     int64_t max_hole_area; /* px; holes up to this size are always filled */
     bool detect_holes;     /* false: every hole is filled */
+    bool drop_border;      /* true: objects with a pixel on the image's edge are dropped */
     uint32_t max_objects;  /* more than that: ERR_INVALID "too_many_objects" */
 } label_params_t;
 

@@ -172,7 +172,11 @@ static err_kind_t stage_normalise(run_t *r, err_t *err) {
                              .clip_min = m->clip_min,
                              .clip_max = m->clip_max,
                              .min_range = m->min_range};
-    return normalise_plane(r->work, n, &np, &r->contrast, err);
+    k = normalise_plane(r->work, n, &np, &r->contrast, err);
+    if (k == ERR_OK && r->contrast) {
+        infer_prepare(m, r->work, r->work_width, r->work_height);
+    }
+    return k;
 }
 
 /* The maps at the working size become maps at the original size. */
@@ -222,6 +226,7 @@ static err_kind_t stage_label(run_t *r, err_t *err) {
                          .min_area = m->min_area,
                          .max_hole_area = m->max_hole_area,
                          .detect_holes = r->params->detect_holes,
+                         .drop_border = m->drop_border,
                          .max_objects = r->params->max_objects};
     cancel_t stop = {.fn = should_stop, .ctx = r};
     err_kind_t k = label_from_maps(r->maps[MAP_FOREGROUND], r->maps[MAP_DISTANCE], r->width, r->height, &lp, &stop,
