@@ -93,19 +93,42 @@ static bool is_absent(TIFF *tif, uint32_t index) {
     return TIFFGetStrileOffset(tif, index) == 0 && TIFFGetStrileByteCount(tif, index) == 0;
 }
 
+/* Decoders of truncated streams may report success without having written everything (deflate by libdeflate does): the
+ * last bytes are marked beforehand with a pattern that no image holds, the rest is zeroed. */
+static const uint8_t UNWRITTEN[8] = {0xd3, 0x1c, 0x86, 0x5b, 0xe9, 0x72, 0x0f, 0xa4};
+
+static void mark(uint8_t *buf, size_t n) {
+    memset(buf, 0, n);
+    if (n >= sizeof UNWRITTEN) {
+        memcpy(buf + n - sizeof UNWRITTEN, UNWRITTEN, sizeof UNWRITTEN);
+    }
+}
+
+static bool is_marked(const uint8_t *buf, size_t n) {
+    return n >= sizeof UNWRITTEN && memcmp(buf + n - sizeof UNWRITTEN, UNWRITTEN, sizeof UNWRITTEN) == 0;
+}
+
+static err_kind_t check_read(const tiff_file_t *f, tmsize_t got, const uint8_t *buf, size_t want, err_t *err) {
+    if (got < 0 || (size_t)got < want) {
+        return image_tiff_fail(f, err);
+    }
+    return is_marked(buf, want) ? image_err_truncated(err, "strip or tile with too few samples") : ERR_OK;
+}
+
 static err_kind_t read_tile(tiff_file_t *f, uint32_t index, uint8_t *buf, err_t *err) {
+    const size_t want = f->l.block_bytes;
+    mark(buf, want);
     if (is_absent(f->tif, index)) {
-        memset(buf, 0, f->l.block_bytes);
+        memset(buf, 0, want);
         return ERR_OK;
     }
-    tmsize_t got = TIFFReadEncodedTile(f->tif, index, buf, (tmsize_t)f->l.block_bytes);
-    return got < 0 || (size_t)got < f->l.block_bytes ? image_tiff_fail(f, err) : ERR_OK;
+    return check_read(f, TIFFReadEncodedTile(f->tif, index, buf, (tmsize_t)want), buf, want, err);
 }
 
 static err_kind_t read_strip(tiff_file_t *f, uint32_t index, uint32_t rows, uint8_t *buf, err_t *err) {
-    size_t want = (size_t)rows * f->l.row_bytes;
-    tmsize_t got = TIFFReadEncodedStrip(f->tif, index, buf, (tmsize_t)want);
-    return got < 0 || (size_t)got < want ? image_tiff_fail(f, err) : ERR_OK;
+    const size_t want = (size_t)rows * f->l.row_bytes;
+    mark(buf, want);
+    return check_read(f, TIFFReadEncodedStrip(f->tif, index, buf, (tmsize_t)want), buf, want, err);
 }
 
 /* Rows y to y + rows of one strip, decompressed in turn. Going on from the last call costs these rows only; going back
@@ -182,7 +205,7 @@ static err_kind_t read_rgba(tiff_file_t *f, const tiff_block_t *b, uint8_t *buf,
     return ERR_OK;
 }
 
-static err_kind_t read_block(tiff_file_t *f, int plane, const tiff_block_t *b, uint8_t *buf, err_t *err) {
+static err_kind_t read_stored(tiff_file_t *f, int plane, const tiff_block_t *b, uint8_t *buf, err_t *err) {
     const tiff_layout_t *l = &f->l;
     if (l->way == TIFF_BY_RGBA) {
         return read_rgba(f, b, buf, err);
@@ -209,6 +232,17 @@ static err_kind_t read_block(tiff_file_t *f, int plane, const tiff_block_t *b, u
     default:
         return read_strip(f, (uint32_t)index, b->h, buf, err);
     }
+}
+
+/* Some codecs report damage, skip it and call what they made of the rest a success: samples that nobody measured. */
+static err_kind_t read_block(tiff_file_t *f, int plane, const tiff_block_t *b, uint8_t *buf, err_t *err) {
+    f->words[0] = '\0';
+    err_kind_t k = read_stored(f, plane, b, buf, err);
+    if (k == ERR_OK && f->words[0]) {
+        f->next_plane = -1;
+        return image_tiff_fail(f, err);
+    }
+    return k;
 }
 
 /* ---- keeping blocks ---- */

@@ -58,7 +58,26 @@ def floatpred_decode(data, axis=-2, dist=1, out=None):
     return by_value.copy().view(a.dtype.newbyteorder(">")).reshape(a.shape).astype(a.dtype)
 
 
-for _name, _decode in (("lzw_decode", lzw_decode), ("packints_decode", packints_decode), ("floatpred_decode", floatpred_decode)):
+def packbits_encode(data, *_args, **_kwargs):
+    """TIFF 6.0, section 9: a run as 257 - n and the byte, other bytes as n - 1 and themselves; each row by itself."""
+    rows = np.asarray(data)
+    rows = rows.reshape(-1, rows.shape[-2] * rows.shape[-1]) if rows.ndim > 1 else rows.reshape(1, -1)
+    out = bytearray()
+    for row in rows:
+        raw = np.ascontiguousarray(row).tobytes()
+        i = 0
+        while i < len(raw):
+            n = next((k for k in range(1, 128) if raw[i + k:i + k + 1] != raw[i:i + 1]), 128)
+            if n > 1:
+                out += bytes((257 - n, raw[i]))
+            else:
+                n = min(len(raw) - i, 5)
+                out += bytes((n - 1,)) + raw[i:i + n]
+            i += n
+    return bytes(out)
+
+
+for _name, _decode in (("packbits_encode", packbits_encode), ("lzw_decode", lzw_decode), ("packints_decode", packints_decode), ("floatpred_decode", floatpred_decode)):
     if tifffile.tifffile.imagecodecs.__name__.startswith("tifffile"):  # the substitute for the package
         setattr(tifffile.tifffile.imagecodecs, _name, _decode)
 
