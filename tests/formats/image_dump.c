@@ -3,9 +3,11 @@
  * writes the samples. The page is decoded twice, whole and as rectangles of an odd size in an odd order, and both must
  * agree bit by bit.
  *
- * usage: image_dump [--page N] [--channel N] [--z N] [--t N] [--weights A,B,...] [--grey] [--megabytes N] FILE [OUT]
- * Pages count from 0. With --grey OUT gets the chosen plane as floats, otherwise the page's samples.
- * Exit status: 0 fine, 1 an error that is printed as JSON, 2 usage, 3 the two ways differ.
+ * usage: image_dump [--page N] [--channel N] [--z N] [--t N] [--weights A,B,...] [--grey] [--megabytes N]
+ *                   [--rect X,Y,W,H] FILE [OUT]
+ * Pages count from 0. With --rect only that part is read, once. With --grey OUT gets the chosen plane as floats,
+ * otherwise the page's samples. Exit status: 0 fine, 1 an error that is printed as JSON, 2 usage, 3 the two ways
+ * differ.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -20,12 +22,13 @@ typedef struct {
     image_select_t sel;
     image_limits_t lim;
     bool grey;
+    image_rect_t rect; /* w 0 = all of it */
     const char *file, *out;
 } options_t;
 
 static int usage(void) {
-    fputs("usage: image_dump [--page N] [--channel N] [--z N] [--t N] [--weights A,B] [--grey] [--megabytes N] FILE "
-          "[OUT]\n",
+    fputs("usage: image_dump [--page N] [--channel N] [--z N] [--t N] [--weights A,B] [--grey] [--megabytes N] "
+          "[--rect X,Y,W,H] FILE [OUT]\n",
           stderr);
     return 2;
 }
@@ -63,12 +66,26 @@ static void parse_weights(const char *s, image_select_t *sel) {
     }
 }
 
+static void parse_rect(const char *s, image_rect_t *q) {
+    int32_t *const part[] = {&q->x, &q->y, &q->w, &q->h};
+    for (size_t i = 0; i < 4 && *s; i++) {
+        char *end = NULL;
+        *part[i] = (int32_t)strtol(s, &end, 10);
+        s = *end == ',' ? end + 1 : end;
+    }
+}
+
 static bool parse(int argc, char **argv, options_t *o) {
     static const struct option longs[] = {
-        {"page", required_argument, NULL, 'p'},      {"channel", required_argument, NULL, 'c'},
-        {"z", required_argument, NULL, 'z'},         {"t", required_argument, NULL, 't'},
-        {"weights", required_argument, NULL, 'w'},   {"grey", no_argument, NULL, 'g'},
-        {"megabytes", required_argument, NULL, 'm'}, {NULL, 0, NULL, 0},
+        {"page", required_argument, NULL, 'p'},
+        {"channel", required_argument, NULL, 'c'},
+        {"z", required_argument, NULL, 'z'},
+        {"t", required_argument, NULL, 't'},
+        {"weights", required_argument, NULL, 'w'},
+        {"grey", no_argument, NULL, 'g'},
+        {"megabytes", required_argument, NULL, 'm'},
+        {"rect", required_argument, NULL, 'r'},
+        {NULL, 0, NULL, 0},
     };
     *o = (options_t){.sel = IMAGE_SELECT_DEFAULT,
                      .lim = {.max_pixels = 400000000, .max_decoded_bytes = 1LL << 30, .max_pages = 10000}};
@@ -93,6 +110,9 @@ static bool parse(int argc, char **argv, options_t *o) {
             break;
         case 'g':
             o->grey = true;
+            break;
+        case 'r':
+            parse_rect(optarg, &o->rect);
             break;
         case 'm':
             o->lim.max_decoded_bytes = (int64_t)v << 20;
@@ -145,6 +165,27 @@ static int write_out(const char *path, const void *data, size_t n) {
     return ok ? 0 : 2;
 }
 
+static int dump_rect(const options_t *o, image_reader_t *r) {
+    image_info_t i = *image_reader_info(r);
+    static const size_t bytes[] = {0, 1, 2, 4, 4};
+    size_t n = (size_t)o->rect.w * (size_t)o->rect.h * (o->grey ? 4 : (size_t)i.channels * bytes[i.sample]);
+    void *part = malloc(n);
+    err_t err;
+    err_kind_t k = part ? ERR_OK : err_set(&err, ERR_NO_MEMORY, "out_of_memory", "No memory.", NULL);
+    if (k == ERR_OK) {
+        k = o->grey ? image_reader_read_grey(r, o->rect, part, &err) : image_reader_read(r, o->rect, part, n, &err);
+    }
+    int status = k == ERR_OK ? 0 : failed(&err);
+    if (k == ERR_OK) {
+        i.width = o->rect.w;
+        i.height = o->rect.h;
+        print_info(&i, image_reader_layout(r));
+        status = o->out ? write_out(o->out, part, n) : 0;
+    }
+    free(part);
+    return status;
+}
+
 static int dump(const options_t *o, image_reader_t *r) {
     const image_info_t *i = image_reader_info(r);
     static const size_t bytes[] = {0, 1, 2, 4, 4};
@@ -192,7 +233,12 @@ int main(int argc, char **argv) {
     if (image_open(o.file, &o.lim, &r, &err) != ERR_OK) {
         return failed(&err);
     }
-    int status = image_reader_select(r, &o.sel, &err) == ERR_OK ? dump(&o, r) : failed(&err);
+    int status = 0;
+    if (image_reader_select(r, &o.sel, &err) != ERR_OK) {
+        status = failed(&err);
+    } else {
+        status = o.rect.w > 0 ? dump_rect(&o, r) : dump(&o, r);
+    }
     image_close(r);
     return status;
 }
