@@ -1,4 +1,5 @@
-"""Redis with two replicas and three Sentinels: the primary is killed, comes back, and is frozen while others go on.
+"""Redis with two replicas and three Sentinels: the primary is killed, comes back, is frozen while others go on, and is cut off
+while the daemons still reach it.
 
 Redis runs with proto/redis-acl.conf and proto/redis-acl-sentinel.conf, so what their users lack would show here.
 """
@@ -98,6 +99,8 @@ class SentinelStack(Stack):
             self.sentinels[port] = Process(f"sentinel-{port}", [REDIS_SERVER, self._sentinel_conf(port, first), "--sentinel"],
                                            dict(os.environ), self.logs)
             self.sentinels[port].start()
+            # as always, only that they look oftener than every 10 s, for an old primary that comes back
+            wait_until(lambda: self.sentinel(port, "DEBUG", "info-period", "500", "publish-period", "500") == "OK", 10, "a Sentinel")
         for port in self.sentinels:
             wait_until(lambda: self.sentinel(port, "CKQUORUM", NAME).startswith("OK 3"), 30, "the Sentinels' meeting")
             wait_until(lambda: self.knows(port, "slave") == 2, 30, "the Sentinels finding the replicas")
@@ -108,6 +111,20 @@ class SentinelStack(Stack):
                 process.kill(signal.SIGCONT)
                 process.stop(signal.SIGKILL)
         super().stop()
+
+    # ---- a primary that others cannot reach ----
+
+    def cut_off(self, port):
+        self.ask(port, "CONFIG", "SET", "min-replicas-to-write", 0)
+        for user in ("sentinel", "replica"):
+            self.ask(port, "ACL", "SETUSER", user, "off")
+        self.ask(port, "CLIENT", "KILL", "USER", "sentinel", "SKIPME", "yes")
+        self.ask(port, "CLIENT", "KILL", "TYPE", "replica")
+
+    def join_again(self, port):
+        self.ask(port, "CONFIG", "SET", "min-replicas-to-write", 1)
+        for user in ("sentinel", "replica"):
+            self.ask(port, "ACL", "SETUSER", user, "on")
 
     # ---- looking inside ----
 
@@ -173,14 +190,14 @@ def logged(s, message):
 
 
 def round_of_jobs(s, c, project, total, harm, undo=None):
-    """A batch; `harm(primary)` when a fifth is done. Returns what is to be told about it."""
+    """A batch; `harm(port)` of the primary when a fifth is done, `undo(port)` later. Returns what is to be told about it."""
     before = done(s)
     answer = c.post(f"/api/projects/{project['id']}/segmentation", {"model": "test-slow", "all": True})
     assert answer.status == 202 and answer.json["accepted"] == JOBS, answer
     wait_until(lambda: done(s) > before + JOBS // 5, 60, "a fifth of the jobs")
     old = s.primary()
     began = time.time()
-    harm(s.nodes[old])
+    harm(old)
     # accepted while there is no primary: kept like any other
     extra = c.upload(c.project(), images.png(images.nuclei(width=200, height=200, seed=3)[0])).json
     job = c.segment(extra, model="test-slow")["jobId"]
@@ -188,7 +205,7 @@ def round_of_jobs(s, c, project, total, harm, undo=None):
     failed_over = time.time() - began
     if undo:
         time.sleep(2)
-        undo(s.nodes[old])
+        undo(old)
     wait_until(lambda: done(s) == before + JOBS + 1, 150, f"the end of {total} jobs")
     assert c.get(f"/api/segmentation/job/{job}").json["state"] == "completed"
     everything_once(s, total)
@@ -213,7 +230,7 @@ def test_fail_over_under_load(system, capsys):
         assert pause < failed_over + 8, told[-1]
 
     # 1. the primary dies, and comes back as a replica
-    result = round_of_jobs(s, c, project, JOBS + 1, lambda p: p.stop(signal.SIGKILL))
+    result = round_of_jobs(s, c, project, JOBS + 1, lambda p: s.nodes[p].stop(signal.SIGKILL))
     tell("killed", *result)
     first = result[0]
     s.nodes[first].start()
@@ -221,24 +238,31 @@ def test_fail_over_under_load(system, capsys):
     assert s.info(first)["role"] == "slave"
 
     # 2. the next one dies, too
-    result = round_of_jobs(s, c, project, 2 * (JOBS + 1), lambda p: p.stop(signal.SIGKILL))
+    result = round_of_jobs(s, c, project, 2 * (JOBS + 1), lambda p: s.nodes[p].stop(signal.SIGKILL))
     tell("killed again", *result)
     s.nodes[result[0]].start()
     wait_until(s.whole, 40, "the second primary coming back")
 
     # 3. a primary is cut off for some seconds, and wakes up with old data and with commands that it has not read yet
-    result = round_of_jobs(s, c, project, 3 * (JOBS + 1), lambda p: p.kill(signal.SIGSTOP), lambda p: p.kill(signal.SIGCONT))
+    result = round_of_jobs(s, c, project, 3 * (JOBS + 1), lambda p: s.nodes[p].kill(signal.SIGSTOP),
+                           lambda p: s.nodes[p].kill(signal.SIGCONT))
     tell("frozen", *result)
     assert wait_until(s.whole, 40, "the frozen primary joining again") != result[0]
     assert s.info(result[0])["role"] == "slave"
 
+    # 4. the worst: replicas and Sentinels lose a primary that the daemons still reach, and that takes whatever it is told
+    result = round_of_jobs(s, c, project, 4 * (JOBS + 1), s.cut_off, s.join_again)
+    tell("cut off from replicas and Sentinels", *result)
+    assert wait_until(s.whole, 40, "the lost primary joining again") != result[0]
+    assert s.info(result[0])["role"] == "slave"
+
     time.sleep(4)   # a lease and a sweep: nothing stirs any more
-    everything_once(s, 3 * (JOBS + 1))
+    everything_once(s, 4 * (JOBS + 1))
     assert_clean(s)
     assert all(p.running for p in [s.gateway, *s.workers])
-    assert s.metric(s.metrics_port, "spheroseg_redis_primary_changes_total") == 3
+    assert s.metric(s.metrics_port, "spheroseg_redis_primary_changes_total") == 4
     ports = [m["port"] for m in logged(s, "Redis primary")]
-    assert len(ports) == 3 * 4    # each daemon found the first and its three successors
+    assert len(ports) == 3 * 5    # each daemon found the first and its four successors
     with capsys.disabled():
         print("", *told, sep="\n  ")
 
