@@ -3,7 +3,8 @@
 #
 # usage: scripts/test.sh [--no-install] [SUITE...]
 #   --no-install   do not look for missing packages
-#   SUITE          only these: scripts unit unit-sanitized ui integration integration-sanitized model chaos bench e2e
+#   SUITE          only these: scripts unit unit-sanitized ui integration integration-sanitized formats
+#                  formats-sanitized model chaos bench e2e
 #
 # The servers that the tests need are private ones on loopback; nothing of yours is touched.
 # Ends with "N passed, N failed, N skipped". Exit status: 0 nothing failed, 1 something did, 2 usage.
@@ -28,8 +29,8 @@ fi
 started=$SECONDS
 jobs=$(nproc)
 say "building"
-make -s -j"$jobs" all ui unit-programs
+make -s -j"$jobs" all ui unit-programs format-programs
 say "building with the address and undefined-behaviour sanitizers"
-make -s -j"$jobs" BUILD=build-asan SAN=address,undefined OPT="-O1 -g" all unit-programs
+make -s -j"$jobs" BUILD=build-asan SAN=address,undefined OPT="-O1 -g" all unit-programs format-programs
 say "built in $((SECONDS - started)) s; testing"
 /usr/bin/python3 tests/run_all.py "${suites[@]}"

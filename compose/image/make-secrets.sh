@@ -79,7 +79,7 @@ maxmemory-policy noeviction
 tcp-keepalive 60
 CONF
 
-# certificate NAME SUBJECT [ALTERNATIVE]: made/NAME.crt, signed by the authority of this installation; made again in its
+# certificate NAME SUBJECT [ALTERNATIVE...]: made/NAME.crt, signed by the authority of this installation; made again in its
 # last month.
 authority() {
     [ -s made/ca.crt ] && return
@@ -87,16 +87,19 @@ authority() {
         -subj "/CN=Spheroseg internal authority" 2>/dev/null
 }
 certificate() {
-    [ -s "made/$1.crt" ] && openssl x509 -checkend 2592000 -noout -in "made/$1.crt" >/dev/null 2>&1 && return
-    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "made/$1.key" -out "made/$1.csr" \
-        -subj "/CN=$2" 2>/dev/null
-    printf 'subjectAltName=DNS:%s%s\nextendedKeyUsage=serverAuth\n' "$2" "${3:+,DNS:$3}" >"made/$1.ext"
-    openssl x509 -req -in "made/$1.csr" -CA made/ca.crt -CAkey made/ca.key -CAcreateserial -days 397 \
-        -extfile "made/$1.ext" -out "made/$1.crt" 2>/dev/null
-    rm -f "made/$1.csr" "made/$1.ext"
+    name=$1 subject=$2 names=DNS:$2
+    shift 2
+    for other in "$@"; do names=$names,DNS:$other; done
+    [ -s "made/$name.crt" ] && openssl x509 -checkend 2592000 -noout -in "made/$name.crt" >/dev/null 2>&1 && return
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "made/$name.key" -out "made/$name.csr" \
+        -subj "/CN=$subject" 2>/dev/null
+    printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth\n' "$names" >"made/$name.ext"
+    openssl x509 -req -in "made/$name.csr" -CA made/ca.crt -CAkey made/ca.key -CAcreateserial -days 397 \
+        -extfile "made/$name.ext" -out "made/$name.crt" 2>/dev/null
+    rm -f "made/$name.csr" "made/$name.ext"
 }
 authority
-certificate gateway gateway
+certificate gateway gateway gateway-blue gateway-green
 certificate public "${PUBLIC_NAME:-localhost}" nginx
 place $app_uid 400 app/gateway.key <made/gateway.key
 place $app_uid 444 app/gateway.crt <made/gateway.crt
