@@ -113,15 +113,33 @@ static void read_scale(check_t *c, const cJSON *input, model_spec_t *m) {
         m->scale = MODEL_SCALE_FIT_LONG_SIDE;
         m->scale_px = (int)whole(c, scale, "px", 16, 65536);
         m->upscale = yes_or_no(c, scale, "upscale");
+    } else if (strcmp(kind, "pixel_size") == 0) {
+        m->scale = MODEL_SCALE_PIXEL_SIZE;
+        m->scale_um = number(c, scale, "um", 1e-4, 1e4);
     } else {
-        fail(c, "scale.kind", "must be \"native\" or \"fit_long_side\"");
+        fail(c, "scale.kind", "must be \"native\", \"fit_long_side\" or \"pixel_size\"");
+    }
+}
+
+/* Places in the network's maps are places in the image, and turned inputs can be turned back. */
+static void check_turns(check_t *c, const model_spec_t *m) {
+    if (c->kind == ERR_OK && (m->divisor % m->net.grid != 0 || m->halo % m->net.grid != 0)) {
+        fail(c, "divisor", "and halo must be multiples of output.grid");
+    }
+    const char *why =
+        model_tta_refused(&m->net, m->output == MODEL_OUTPUT_LABELS, m->output == MODEL_OUTPUT_STAR_CONVEX, m->net.tta);
+    if (why) {
+        char text[120];
+        snprintf(text, sizeof text, "cannot be used: %s", why);
+        fail(c, "testTimeAugmentation", text);
+    }
+    if (c->kind == ERR_OK && m->output == MODEL_OUTPUT_LABELS && m->tile < 4 * m->halo) {
+        fail(c, "tile", "must be at least four halos for a model that gives labels");
     }
 }
 
 static void read_input(check_t *c, const cJSON *root, model_spec_t *m) {
     const cJSON *input = object(c, root, "input");
-    (void)whole(c, input, "channels", 1, 1);
-    must_be(c, input, "colour", "grey");
     must_be(c, input, "pixelUnit", "native");
     read_scale(c, input, m);
     m->divisor = (int)whole(c, input, "divisor", 1, 1024);
@@ -133,18 +151,21 @@ static void read_input(check_t *c, const cJSON *root, model_spec_t *m) {
     if (c->kind == ERR_OK && m->tile <= 2 * m->halo) {
         fail(c, "tile", "must be more than two halos");
     }
-    const cJSON *norm = object(c, input, "normalisation");
-    must_be(c, norm, "kind", "percentile");
-    m->percentile_low = number(c, norm, "low", 0, 100);
-    m->percentile_high = number(c, norm, "high", 0, 100);
-    m->clip_min = number(c, norm, "clipMin", -1e6, 1e6);
-    m->clip_max = number(c, norm, "clipMax", -1e6, 1e6);
-    if (cJSON_GetObjectItemCaseSensitive(norm, "minRange")) {
-        m->min_range = number(c, norm, "minRange", 0, 1e12);
+    const char *what = NULL, *field = model_net_read_input(input, &m->net, &what);
+    if (field) {
+        fail(c, field, what);
     }
-    if (c->kind == ERR_OK && (m->percentile_low >= m->percentile_high || m->clip_min >= m->clip_max)) {
-        fail(c, "normalisation", "must have low < high and clipMin < clipMax");
+    const model_step_t *s = &m->net.steps[0];
+    if (m->net.nsteps > 0 && s->kind == MODEL_STEP_PERCENTILE) {
+        m->percentile_low = s->a;
+        m->percentile_high = s->b;
+        m->clip_min = s->clip_min;
+        m->clip_max = s->clip_max;
+        m->min_range = s->min_range;
+    } else if (m->output == MODEL_OUTPUT_TEST || m->output == MODEL_OUTPUT_CLASSICAL) {
+        fail(c, "normalisation.kind", "must be \"percentile\" for a model without a network");
     }
+    check_turns(c, m);
 }
 
 static bool is_plain_file(const char *name) {
@@ -185,6 +206,7 @@ static void read_kind(check_t *c, const cJSON *root, model_spec_t *m, char *file
     char kind[32];
     text(c, object(c, root, "output"), "kind", true, kind, sizeof kind);
     bool test = strcmp(kind, "test") == 0;
+    m->net.grid = 1;
     if (c->kind == ERR_OK && (test || strcmp(kind, "classical") == 0)) {
         m->output = test ? MODEL_OUTPUT_TEST : MODEL_OUTPUT_CLASSICAL;
         snprintf(file, size, "model.json");
@@ -198,8 +220,30 @@ static void read_kind(check_t *c, const cJSON *root, model_spec_t *m, char *file
         }
         return;
     }
-    if (strcmp(kind, "foreground_distance") != 0) {
-        fail(c, "output.kind", "must be \"foreground_distance\" or \"classical\"");
+    static const struct {
+        const char *word;
+        model_output_t output;
+    } kinds[] = {{"foreground_distance", MODEL_OUTPUT_FOREGROUND_DISTANCE},
+                 {"foreground_boundary", MODEL_OUTPUT_FOREGROUND_BOUNDARY},
+                 {"foreground_votes", MODEL_OUTPUT_FOREGROUND_VOTES},
+                 {"semantic", MODEL_OUTPUT_SEMANTIC},
+                 {"star_convex", MODEL_OUTPUT_STAR_CONVEX},
+                 {"labels", MODEL_OUTPUT_LABELS}};
+    size_t i = 0, n = sizeof kinds / sizeof kinds[0];
+    while (i < n && strcmp(kind, kinds[i].word) != 0) {
+        i++;
+    }
+    if (i == n) {
+        fail(c, "output.kind",
+             "must be \"foreground_distance\", \"foreground_boundary\", \"foreground_votes\", \"semantic\", "
+             "\"star_convex\", \"labels\" or \"classical\"");
+        return;
+    }
+    m->output = kinds[i].output;
+    const char *what = NULL;
+    const char *field = model_net_read_output(kind, cJSON_GetObjectItemCaseSensitive(root, "output"), &m->net, &what);
+    if (field) {
+        fail(c, field, what);
     }
     text(c, root, "file", true, file, size);
     text(c, root, "sha256", true, m->sha256, sizeof m->sha256);
@@ -213,10 +257,21 @@ static void read_kind(check_t *c, const cJSON *root, model_spec_t *m, char *file
 
 static void read_postprocess(check_t *c, const cJSON *root, model_spec_t *m) {
     const cJSON *post = object(c, root, "postprocess");
-    m->threshold = number(c, post, "threshold", 0, 1);
-    m->seed_threshold = number(c, post, "seedThreshold", 0, 1);
-    m->dist_sigma = number(c, post, "distSigma", 0, 100);
-    m->seed_min_area = whole(c, post, "seedMinArea", 0, 1e12);
+    m->threshold = 0.5; /* label images have none */
+    if (m->output != MODEL_OUTPUT_LABELS) {
+        m->threshold = number(c, post, "threshold", 0, 1);
+    }
+    if (m->output == MODEL_OUTPUT_STAR_CONVEX) {
+        m->nms_threshold = number(c, post, "nmsThreshold", 0, 1);
+    } else if (m->output != MODEL_OUTPUT_LABELS && m->output != MODEL_OUTPUT_SEMANTIC) {
+        m->seed_threshold = number(c, post, "seedThreshold", 0, 1);
+        m->dist_sigma = number(c, post, "distSigma", 0, 100);
+        m->seed_min_area = whole(c, post, "seedMinArea", 0, 1e12);
+    }
+    m->object_size = MODEL_OBJECT_SIZE;
+    if (cJSON_GetObjectItemCaseSensitive(post, "objectSize")) {
+        m->object_size = (int)whole(c, post, "objectSize", 16, 1024);
+    }
     m->min_area = whole(c, post, "minArea", 0, 1e12);
     m->max_hole_area = whole(c, post, "maxHoleArea", 0, 1e12);
     if (cJSON_GetObjectItemCaseSensitive(post, "dropBorder")) {

@@ -37,12 +37,24 @@
 
 #include "common/err.h"
 #include "segworker/classical/classical.h"
+#include "segworker/model_net.h"
 
 #define MODEL_MANIFEST_MAX (1 << 20) /* bytes of a model.json */
 
-typedef enum { MODEL_SCALE_NATIVE = 0, MODEL_SCALE_FIT_LONG_SIDE } model_scale_t;
+enum { MODEL_OBJECT_SIZE = 128 };
 
-typedef enum { MODEL_OUTPUT_FOREGROUND_DISTANCE = 0, MODEL_OUTPUT_TEST, MODEL_OUTPUT_CLASSICAL } model_output_t;
+typedef enum { MODEL_SCALE_NATIVE = 0, MODEL_SCALE_FIT_LONG_SIDE, MODEL_SCALE_PIXEL_SIZE } model_scale_t;
+
+typedef enum {
+    MODEL_OUTPUT_FOREGROUND_DISTANCE = 0,
+    MODEL_OUTPUT_TEST,
+    MODEL_OUTPUT_CLASSICAL,
+    MODEL_OUTPUT_SEMANTIC,            /* foreground only */
+    MODEL_OUTPUT_FOREGROUND_BOUNDARY, /* touching objects split along their boundary */
+    MODEL_OUTPUT_FOREGROUND_VOTES,    /* pixels point to their object's centre: pipeline/votes.h */
+    MODEL_OUTPUT_STAR_CONVEX,         /* pipeline/star.h */
+    MODEL_OUTPUT_LABELS               /* the network's output is a label image */
+} model_output_t;
 
 typedef struct {
     int milliseconds;
@@ -57,10 +69,14 @@ typedef struct {
     char path[4096]; /* of the module; of model.json for a model without one */
     char sha256[65]; /* of that file, lower-case hex */
 
-    /* input: one grey channel */
+    model_net_t net; /* what the network takes and gives */
+
+    /* input */
     model_scale_t scale;
     int scale_px;                           /* long side in px, for FIT_LONG_SIDE */
     bool upscale;                           /* may a smaller image be enlarged */
+    double scale_um;                        /* size of the network's pixels, for PIXEL_SIZE; an image that does not
+                                               say how large its pixels are is used as it is */
     int tile, halo, divisor;                /* px; tile is a multiple of divisor and > 2 halo */
     double percentile_low, percentile_high; /* 0..100 */
     double clip_min, clip_max, min_range;
@@ -71,6 +87,8 @@ typedef struct {
 
     /* postprocessing; areas in px of the original image */
     double threshold, seed_threshold, dist_sigma;
+    double nms_threshold; /* for MODEL_OUTPUT_STAR_CONVEX */
+    int object_size;      /* px; objects up to this size are whole in a part of a large image: "objectSize", optional */
     int64_t seed_min_area, min_area, max_hole_area;
     bool drop_border; /* "dropBorder", optional: objects that the image's edge cuts are left out */
 } model_spec_t;

@@ -24,15 +24,17 @@ typedef struct {
 } result_object_t;
 
 typedef struct {
-    int width, height; /* px of the image that was segmented */
-    result_object_t *objects;
+    int width, height;        /* px of the image that was segmented */
+    result_object_t *objects; /* NULL when they were handed out one by one */
     uint32_t count;
     int32_t *labels; /* width*height, 0 = background; may be NULL */
     char note[256];  /* words for the person, e.g. "only page 1 of 3 was used"; may be empty */
     char model[64], model_version[32], model_sha256[65];
     double threshold;
     bool detect_holes;
-    double pixel_size_um; /* 0 = unknown */
+    int64_t min_area, max_area, max_hole_area; /* px; max_area 0 = no limit */
+    const char *tta;                           /* test-time augmentation; static text, NULL in a zeroed result */
+    double pixel_size_um;                      /* 0 = unknown */
     struct {
         char name[16];
         double seconds;

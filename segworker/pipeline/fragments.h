@@ -13,7 +13,8 @@ typedef struct {
     stitch_run_t *reach; /* owned: its pixels in the first column right of its core and the first row below it */
     size_t nreach, reach_room;
     int64_t area;
-    double confidence; /* of the object in its window */
+    double confidence; /* of the object in its window; where there is a plane, of its part in the core */
+    double sum;        /* of stitch_window_t.plane over that part */
     int cx0, cx1;      /* its core's columns */
     uint32_t parent;   /* union-find over the list's indices */
     bool done;         /* emitted or dropped: no runs any more */

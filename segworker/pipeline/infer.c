@@ -7,25 +7,42 @@
 
 #include "segworker/torch_shim.h"
 
+typedef struct {
+    torch_model_t *model;
+    int inputs, grid;
+} torch_state_t;
+
 static err_kind_t torch_load(const model_spec_t *spec, const char *device, void **state, err_t *err) {
-    torch_model_t *m = NULL;
-    err_kind_t k = torch_model_load(spec->path, device, &m, err);
-    *state = m;
+    torch_state_t *s = calloc(1, sizeof *s);
+    if (!s) {
+        return err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to load the model.", NULL);
+    }
+    s->inputs = spec->net.inputs;
+    s->grid = spec->net.grid;
+    err_kind_t k = torch_model_load(spec->path, device, &s->model, err);
+    if (k != ERR_OK) {
+        free(s);
+        s = NULL;
+    }
+    *state = s;
     return k;
 }
 
 static err_kind_t torch_run(void *state, const float *input, int h, int w, float *output, int channels,
                             const cancel_t *stop, err_t *err) {
+    const torch_state_t *s = state;
     (void)stop; /* a call into the library runs to its end */
-    return torch_model_run(state, input, 1, 1, h, w, output, channels, err);
+    return torch_model_run_maps(s->model, input, 1, s->inputs, h, w, output, channels, (h + s->grid - 1) / s->grid,
+                                (w + s->grid - 1) / s->grid, err);
 }
 
 static const char *torch_device(void *state) {
-    return torch_model_device(state);
+    return torch_model_device(((const torch_state_t *)state)->model);
 }
 
 static void torch_unload(void *state) {
-    torch_model_free(state);
+    torch_model_free(((torch_state_t *)state)->model);
+    free(state);
 }
 
 const infer_backend_t infer_torch = {
@@ -44,7 +61,7 @@ const infer_backend_t *infer_backend_for(const model_spec_t *spec) {
 
 static err_kind_t warm_up(infer_t *net, int size, int channels, err_t *err) {
     size_t n = (size_t)size * (size_t)size;
-    float *in = calloc(n, sizeof *in), *out = malloc(n * (size_t)channels * sizeof *out);
+    float *in = calloc(n * MODEL_MAX_INPUTS, sizeof *in), *out = malloc(n * (size_t)channels * sizeof *out);
     err_kind_t k = ERR_OK;
     if (!in || !out) {
         k = err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to load the model.", NULL);

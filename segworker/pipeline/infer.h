@@ -13,7 +13,8 @@ typedef struct {
     const char *name;
     /* Loads the model on the device; *state is the backend's own. */
     err_kind_t (*load)(const model_spec_t *spec, const char *device, void **state, err_t *err);
-    /* input float32 [1, 1, h, w] -> output float32 [1, channels, h, w], the caller's buffers. Not called concurrently.
+    /* input float32 [1, inputs, h, w] -> output float32 [1, channels, h/grid, w/grid], the caller's buffers; inputs and
+     * grid are those of the model (model_net.h), 1 for models without a network. Not called concurrently.
      * stop: a backend that can be interrupted asks it now and then and ends with ERR_CANCELLED "cancelled"; NULL while
      * warming up. */
     err_kind_t (*run)(void *state, const float *input, int h, int w, float *output, int channels, const cancel_t *stop,

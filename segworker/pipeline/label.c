@@ -181,7 +181,7 @@ static err_kind_t number_objects(work_t *k, err_t *err) {
     for (size_t i = 0; i < k->pixels; i++) {
         area[k->labels[i]]++;
     }
-    if (k->p->drop_border) {
+    if (k->p->drop_border && !k->p->part) {
         drop_border_objects(k, area);
     }
     for (size_t i = 0; i < k->pixels; i++) {
@@ -189,7 +189,7 @@ static err_kind_t number_objects(work_t *k, err_t *err) {
         if (label == 0) {
             continue;
         }
-        if (area[label] == 0 || (int64_t)area[label] < k->p->min_area) {
+        if (area[label] == 0 || (!k->p->part && (int64_t)area[label] < k->p->min_area)) {
             k->labels[i] = 0;
             continue;
         }
@@ -330,6 +330,58 @@ err_kind_t label_from_foreground(const float *fg, int width, int height, const l
             k.mask[i] = fg[i] >= p->threshold ? BIT_MASK : 0;
         }
         kind = find_parts(&k, BIT_MASK, k.labels, &k.count, err);
+    }
+    if (kind == ERR_OK) {
+        kind = fill_holes(&k, err);
+    }
+    if (kind == ERR_OK) {
+        kind = number_objects(&k, err);
+    }
+    return work_finish(&k, kind, labels, count);
+}
+
+/* The values in use, renumbered 1.. in ascending order. */
+static err_kind_t copy_ids(work_t *k, const float *ids, err_t *err) {
+    const float most = 1 << 24;
+    size_t top = 0;
+    for (size_t i = 0; i < k->pixels; i++) {
+        float v = ids[i] > 0.5F ? ids[i] : 0; /* NaN is not > 0.5 */
+        if (v > most) {
+            return err_set(err, ERR_INVALID, "model_output", "The model gives labels that are no small whole numbers.",
+                           "%g", (double)v);
+        }
+        k->labels[i] = (int32_t)(v + 0.5F);
+        top = (size_t)k->labels[i] > top ? (size_t)k->labels[i] : top;
+    }
+    int32_t *number = calloc(top + 1, sizeof *number);
+    if (number == NULL) {
+        return no_memory(err);
+    }
+    for (size_t i = 0; i < k->pixels; i++) {
+        number[k->labels[i]] = 1;
+    }
+    number[0] = 0;
+    for (size_t v = 1; v <= top; v++) {
+        number[v] = number[v] != 0 ? (int32_t)++k->count : 0;
+    }
+    for (size_t i = 0; i < k->pixels; i++) {
+        k->labels[i] = number[k->labels[i]];
+    }
+    free(number);
+    return ERR_OK;
+}
+
+err_kind_t label_from_ids(const float *ids, int width, int height, const label_params_t *p, const cancel_t *cancel,
+                          int32_t **labels, uint32_t *count, err_t *err) {
+    work_t k = {.p = p, .cancel = cancel};
+    *labels = NULL;
+    *count = 0;
+    err_kind_t kind = work_init(&k, width, height, err);
+    if (kind == ERR_OK) {
+        kind = work_alloc(&k, err);
+    }
+    if (kind == ERR_OK) {
+        kind = copy_ids(&k, ids, err);
     }
     if (kind == ERR_OK) {
         kind = fill_holes(&k, err);

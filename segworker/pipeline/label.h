@@ -32,6 +32,7 @@ typedef struct {
     int64_t max_hole_area; /* px; holes up to this size are always filled */
     bool detect_holes;     /* false: every hole is filled */
     bool drop_border;      /* true: objects with a pixel on the image's edge are dropped */
+    bool part;             /* the maps are part of an image: min_area and drop_border are left to who joins the parts */
     uint32_t max_objects;  /* more than that: ERR_INVALID "too_many_objects" */
 } label_params_t;
 
@@ -59,6 +60,11 @@ ERR_MUST err_kind_t label_from_votes(const float *fg, const float *down, const f
 /* The same without a distance map: seed_threshold, dist_sigma and seed_min_area are not used. */
 ERR_MUST err_kind_t label_from_foreground(const float *fg, int width, int height, const label_params_t *p,
                                           const cancel_t *cancel, int32_t **labels, uint32_t *count, err_t *err);
+
+/* A label image from elsewhere: ids are any values of at most 2^24, <= 0.5 and NaN are background, pixels of one value
+ * are one object. Holes, small objects, order and limit as above. ERR_INVALID "model_output": an id is too large. */
+ERR_MUST err_kind_t label_from_ids(const float *ids, int width, int height, const label_params_t *p,
+                                   const cancel_t *cancel, int32_t **labels, uint32_t *count, err_t *err);
 
 /* Mean of plane over the pixels of each object, into means[0..count-1] (means[k] belongs to label k+1): the confidence
  * of an object is the mean foreground probability of its pixels. */

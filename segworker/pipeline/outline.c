@@ -359,9 +359,9 @@ static void match_area(vec_t *p, size_t n, double target, vec_t *work) {
 
 /* ---------------------------------------------------------------- output */
 
-static int32_t to_units(double v, int limit) {
-    v = v < 0 ? 0 : v > limit ? limit : v;
-    return (int32_t)lround(v * GEOM_UNITS_PER_PX);
+static int32_t to_units(double v, int32_t origin, int32_t limit) {
+    v = v < -origin ? -origin : v > limit - origin ? limit - origin : v;
+    return (int32_t)lround(v * GEOM_UNITS_PER_PX) + origin * GEOM_UNITS_PER_PX;
 }
 
 static bool is_straight(geom_point_t a, geom_point_t b, geom_point_t c) {
@@ -445,6 +445,12 @@ err_kind_t outline_build(outline_t *o, const int32_t *labels, int width, int hei
     }
     o->ncracks = 0;
     crack_walk(labels, width, height, ring, collect_crack, o);
+    /* Counted from where the ring begins: an outline does not depend, by rounding, on where its object lies. */
+    int32_t x0 = o->cracks[0].x, y0 = o->cracks[0].y;
+    for (size_t i = 0; i < o->ncracks; i++) {
+        o->cracks[i].x -= x0;
+        o->cracks[i].y -= y0;
+    }
     make_nodes(o);
     size_t n = o->nnodes;
     if (level == OUTLINE_SMOOTH || level == OUTLINE_GENTLE) {
@@ -458,7 +464,7 @@ err_kind_t outline_build(outline_t *o, const int32_t *labels, int width, int hei
     match_area(o->smooth, n, (double)ring->area, o->tmp);
     ok = alloc_points(out, n);
     for (size_t i = 0; ok && i < n; i++) {
-        out->points[i] = (geom_point_t){to_units(o->smooth[i].x, width), to_units(o->smooth[i].y, height)};
+        out->points[i] = (geom_point_t){to_units(o->smooth[i].x, x0, width), to_units(o->smooth[i].y, y0, height)};
     }
     out->count = ok ? clean_ring(out->points, (uint32_t)n) : 0;
 out:

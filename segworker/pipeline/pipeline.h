@@ -2,10 +2,14 @@
  * From an image file to objects: decode, normalise, infer, label, polygons, measure. The daemon and `segworker run`
  * both call this, so a file gives the same result either way; storing is the caller's.
  *
+ * An image of any size runs in bounded memory: one that fits into about 0.5 GB of maps and labels is handled whole, a
+ * larger one in overlapping windows that are joined (stitch.h), read from disk as they are needed if the format allows.
+ * A pixel's maps are the same either way. So are the objects, unless they touch others and are larger than the model's
+ * objectSize; grey values are normalised by the statistics of the whole image, exactly. Models that work on a reduced
+ * copy of the image get one, whatever its size.
+ *
  * A pipeline_t is one model on one device, loaded and warmed up once. pipeline_run may be called from several threads
- * on the same pipeline: the stages run side by side, the network runs one tile at a time. A run holds about 25 bytes
- * per pixel besides the decoded file.
- */
+ * on the same pipeline: the stages run side by side, the network runs one tile at a time. */
 #ifndef SG_PIPELINE_PIPELINE_H
 #define SG_PIPELINE_PIPELINE_H
 
@@ -19,22 +23,30 @@
 
 typedef struct pipeline pipeline_t;
 
+typedef struct job_options job_options_t; /* options.h */
+
 typedef struct {
-    double threshold;  /* foreground probability; NaN = the model's own */
-    bool detect_holes; /* false: holes in objects are filled */
-    int page;          /* 0 = first */
+    const job_options_t *options; /* NULL: threshold and detect_holes as below, else the model's own values */
+    double threshold;             /* foreground probability; NaN = the model's own */
+    bool detect_holes;            /* false: holes in objects are filled */
+    int page;                     /* 0 = first */
     image_limits_t limits;
     uint32_t max_objects;
-    int64_t timeout_ms; /* 0 = none */
+    int64_t timeout_ms; /* 0 = none; grows with images of more than 16 million pixels */
+    int window_px;      /* 0 = by the memory there is; else every image runs in windows of this size and what is around
+                           them, for tests */
 } pipeline_params_t;
 
 typedef struct {
     void *arg;
     /* stage: decode, normalise, infer, label, polygons or measure; fraction 0..1 over the whole run, never falling.
-     * Called on the thread of the run, once per stage and tile. May be NULL. */
+     * Called on the thread of the run, once per stage and tile; a large image says infer all along. May be NULL. */
     void (*progress)(void *arg, const char *stage, double fraction);
     /* true = stop. Asked between tiles and inside long stages; must be cheap. May be NULL. */
     bool (*cancelled)(void *arg);
+    /* Each object as soon as it is complete; result_t then holds none, only their number, and memory stays bounded
+     * however many there are. The geometry is freed after the call. May be NULL. */
+    err_kind_t (*object)(void *arg, const result_object_t *o, err_t *err);
 } pipeline_callbacks_t;
 
 /* Loads the model and runs a small square of zeros, so the first image does not pay for the start. device: auto, cpu,

@@ -127,7 +127,9 @@ typedef struct {
 
 static err_kind_t pass_on(void *ctx, const stitch_object_t *o, err_t *err) {
     const filter_t *f = ctx;
-    return f->s->p.drop_border && on_edge(f->s, o) ? ERR_OK : f->sink->fn(f->sink->ctx, o, err);
+    const stitch_params_t *p = &f->s->p;
+    bool left_out = (p->drop_border && on_edge(f->s, o)) || (p->max_area > 0 && o->area > p->max_area);
+    return left_out ? ERR_OK : f->sink->fn(f->sink->ctx, o, err);
 }
 
 /* The row above the current one is final: its windows and all that overlap them have been added. */
@@ -218,9 +220,9 @@ static void decide(const stitch_t *s, seen_t *seen, uint32_t count) {
         }
         if (o->cut) {
             o->number = -1;
-        } else if (2 * o->taken < o->area && (int64_t)(o->area - o->taken) >= s->p.min_area &&
-                   !(s->p.drop_border && o->edge)) {
-            o->number = 1;
+        } else if (2 * o->taken < o->area && !(s->p.drop_border && o->edge)) {
+            int64_t area = (int64_t)o->area - o->taken;
+            o->number = area >= s->p.min_area && (s->p.max_area == 0 || area <= s->p.max_area);
         }
     }
 }
@@ -273,6 +275,9 @@ static err_kind_t collect_row(stitch_t *s, const stitch_window_t *w, const seen_
             of[label] = (uint32_t)s->next.count;
         }
         fragment_t *g = &s->next.list[of[label] - 1];
+        for (int i = x; w->plane && !reach && i < end; i++) {
+            g->sum += w->plane[(size_t)(ay - w->y) * (size_t)w->w + (size_t)(i - w->x)];
+        }
         k = reach ? fragments_add_reach(&s->next, g, (stitch_run_t){ay, x, end}, err)
                   : fragments_add_run(&s->next, g, (stitch_run_t){ay, x, end}, err);
     }
@@ -290,6 +295,12 @@ static err_kind_t collect(stitch_t *s, const stitch_window_t *w, const seen_t *s
     }
     if (k == ERR_OK && w->cy1 < w->y + w->h) {
         k = collect_row(s, w, seen, of, w->cy1, w->cx0, w->cx1, true, err);
+    }
+    for (uint32_t i = 1; k == ERR_OK && w->plane && i <= w->count; i++) {
+        if (of[i] != 0 && s->next.list[of[i] - 1].area > 0) {
+            fragment_t *g = &s->next.list[of[i] - 1];
+            g->confidence = g->sum / (double)g->area;
+        }
     }
     return k;
 }

@@ -31,6 +31,7 @@ typedef struct {
     int max_halo;        /* px that a window shows beyond its core, at most; at least 1 and no more than the
                               least core height */
     int64_t min_area;    /* smaller objects are dropped */
+    int64_t max_area;    /* so are larger ones; 0 = no limit */
     bool drop_border;    /* so are objects with a pixel on the image's edge */
 } stitch_params_t;
 
@@ -39,7 +40,8 @@ typedef struct {
     int cx0, cy0, cx1, cy1; /* its core, in px of the image; cx1 and cy1 are outside */
     int32_t *labels;        /* w*h: 0 or 1..count; overwritten, see stitch_add */
     uint32_t count;
-    float *confidence; /* per object; overwritten */
+    float *confidence;  /* per object; overwritten */
+    const float *plane; /* w*h whose mean over an object is its confidence; NULL: there is none, as with shapes */
 } stitch_window_t;
 
 /* A run of pixels: row y, x0 <= x < x1. */
