@@ -18,14 +18,15 @@
  * a plan for the very values is never the cheaper one, and PostgreSQL keeps the one it has instead of planning anew. */
 enum { LEAST = 12 };
 
-/* Each image by its key, one after the other, whatever the planner believes about the size of the tables. The lock is
- * the one that the new latest_job_id needs anyway; taken here it lets the others of the group go on. */
+/* Each image and its project by their keys (IS TRUE: not by the owner's other projects), one after the other, whatever
+ * the planner believes about the size of the tables. The lock is the one that the new latest_job_id needs anyway; taken
+ * here it lets the others of the group go on. */
 #define PICK(condition)                                                                                                \
     "pick AS (SELECT w.*, x.project_id, x.chosen, x.default_threshold, x.detect_holes FROM want w CROSS JOIN LATERAL " \
     "(SELECT i.project_id, p.default_threshold, p.detect_holes, " SUBMIT_MODEL_FOR(                                    \
         "w.model") " AS chosen "                                                                                       \
-                   "FROM images i JOIN projects p ON p.id = i.project_id WHERE i.id = w.image_id AND p.owner_id = "    \
-                   "w.user_id "                                                                                        \
+                   "FROM images i JOIN projects p ON p.id = i.project_id WHERE i.id = w.image_id AND "                 \
+                   "(p.owner_id = w.user_id) IS TRUE "                                                                 \
                    "FOR NO KEY UPDATE OF i SKIP LOCKED) x "                                                            \
                    "WHERE EXISTS (SELECT 1 FROM models m WHERE m.name = x.chosen)" condition "), "
 

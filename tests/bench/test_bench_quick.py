@@ -54,9 +54,11 @@ def test_queue(tmp_path):
 def test_submit(tmp_path):
     f = run("submit/bench_submit.py", tmp_path / "submit.json")
     for loads in f.values():
-        for systems in loads.values():
+        for load in loads.values():
             for name in ("gateway", "express"):
-                assert systems[name]["requestsPerSecond"]["median"] > 0 and systems[name]["rssBytes"]["median"] > 0
+                assert load["most"][name]["rssBytes"]["median"] > 0
+                # the rate that was asked for is the rate that came (a busy machine may keep less)
+                assert 0.3 * load["rate"] < load["equal"][name]["requestsPerSecond"]["median"] < 1.2 * load["rate"]
 
 
 def test_websocket(tmp_path):

@@ -1,6 +1,19 @@
 -- wrk: each request asks for another image's segmentation, because an image has one unfinished job at most.
--- wrk … -- TOKEN FIRST THREADS: thread t asks for the images FIRST + t, FIRST + t + THREADS, …
+-- wrk … -- TOKEN FIRST THREADS [RATE]: thread t asks for the images FIRST + t, FIRST + t + THREADS, …
+-- With a RATE (requests per second and thread) a request leaves when its time has come, at random times of that mean
+-- rate, as long as a connection is free; without, each connection sends as soon as it has its answer.
+local ffi = require("ffi")
+ffi.cdef [[
+    typedef struct { long sec, nsec; } spheroseg_time_t;
+    int clock_gettime(int clock, spheroseg_time_t *out);
+]]
+local time = ffi.new("spheroseg_time_t[1]")
 local count = 0
+
+local function now()
+    ffi.C.clock_gettime(1, time)
+    return tonumber(time[0].sec) + tonumber(time[0].nsec) / 1e9
+end
 
 function setup(thread)
     thread:set("index", count)
@@ -9,7 +22,19 @@ end
 
 function init(args)
     token, number, step = args[1], tonumber(args[2]) + index, tonumber(args[3])
+    rate = tonumber(args[4] or 0)
+    if rate > 0 then
+        math.randomseed(number)
+        due = now()
+        delay = paced -- wrk asks for a delay in front of each request when there is such a function
+    end
     headers = {["Authorization"] = "Bearer " .. token, ["Content-Type"] = "application/json"}
+end
+
+-- Milliseconds until the next request is due; rounded up or down at random, so that their mean is right.
+function paced()
+    due = due - math.log(1 - math.random()) / rate
+    return math.max(0, math.floor((due - now()) * 1000 + math.random()))
 end
 
 function request()
