@@ -2,7 +2,8 @@
 """Runs the suites one after the other and adds up what they say.
 
 usage: tests/run_all.py [--build DIR] [--sanitized DIR] [SUITE…]
-Suites: scripts, unit, unit-sanitized, ui, integration, integration-sanitized, model, chaos, bench, e2e; all of them when none is
+Suites: scripts, unit, unit-sanitized, ui, integration, integration-sanitized, formats, formats-sanitized,
+model, chaos, bench, e2e; all of them when none is
 named.
 Ends with a table and one line "N passed, N failed, N skipped"; the exit status is 0 only when nothing failed.
 A suite that runs no test, or whose program ends badly without naming a failed test, counts as failed.
@@ -160,6 +161,8 @@ def main():
         # The daemons under ASan and UBSan: any finding ends the process, which fails the test that caused it.
         "integration-sanitized": lambda: pytest(a.sanitized, "tests/integration", "-k",
                                                 "auth or bad_input or security or websocket or contract"),
+        "formats": lambda: pytest(a.build, "tests/formats"),
+        "formats-sanitized": lambda: pytest(a.sanitized, "tests/formats", "-k", "planes or hostile"),
         "model": lambda: model(a.build),
         "chaos": lambda: pytest(a.build, "tests/chaos", "-s"),  # two minutes of random faults among them
         "bench": lambda: pytest(a.build, "tests/bench"),  # only that they run

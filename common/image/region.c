@@ -166,6 +166,9 @@ static err_kind_t settle(const image_reader_t *r, const image_select_t *s, int *
     *z = s->z >= 0 ? s->z : *z;
     *t = s->t >= 0 ? s->t : *t;
     *page = plane_at(r, 0, *z, *t);
+    for (int32_t c = 1; by_channel && *page < 0 && c < planes_c(r); c++) { /* any of them tells the size */
+        *page = plane_at(r, c, *z, *t);
+    }
     return *page < 0 ? no_plane(err) : ERR_OK;
 }
 
