@@ -47,6 +47,7 @@ static sigset_t watched_signals(void) {
     (void)sigaddset(&s, SIGTERM);
     (void)sigaddset(&s, SIGINT);
     (void)sigaddset(&s, SIGUSR1);
+    (void)sigaddset(&s, SIGHUP);
     return s;
 }
 
@@ -57,15 +58,31 @@ static void toggle_debug(log_level_t configured) {
     log_msgf(LOG_INFO, "debug logging is %s", debug ? "off" : "on");
 }
 
-/* Waits up to ms for a signal. True: the daemon should stop. */
-static bool wait_signal(int64_t ms, log_level_t configured) {
+/* Waits up to ms for a signal and returns its number. */
+static int next_signal(int64_t ms, log_level_t configured) {
     sigset_t s = watched_signals();
     const struct timespec t = {.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000L};
     int n = sigtimedwait(&s, NULL, &t);
     if (n == SIGUSR1) {
         toggle_debug(configured);
     }
+    return n;
+}
+
+/* True: the daemon should stop. While it starts there are no models to read again. */
+static bool wait_signal(int64_t ms, log_level_t configured) {
+    int n = next_signal(ms, configured);
     return n == SIGTERM || n == SIGINT;
+}
+
+static void serve_signals(worker_t *w, log_level_t configured) {
+    int n = 0;
+    while (n != SIGTERM && n != SIGINT) {
+        n = next_signal(60000, configured);
+        if (n == SIGHUP) {
+            worker_reload_models(w);
+        }
+    }
 }
 
 /* ---- start ---- */
@@ -332,8 +349,7 @@ int worker_main(const config_t *cfg) {
         (void)snprintf(models, sizeof models, "%d", w->nmodels);
         log_event(LOG_INFO, "worker ready", "workerId", w->id, "device", w->device, "slots", slots, "models", models,
                   NULL);
-        while (!wait_signal(60000, level)) {
-        }
+        serve_signals(w, level);
         log_msgf(LOG_INFO, "stopping");
     } else if (!stopped) {
         log_error(LOG_ERROR, "start", &err);

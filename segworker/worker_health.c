@@ -18,9 +18,10 @@ static metric_t *m_ready, *m_slots, *m_busy, *m_heart_errors;
 
 static void put_models(worker_t *w, buf_t *b) {
     buf_puts(b, ",\"models\":[");
-    for (int i = 0; i < w->nmodels; i++) {
+    char names[WORKER_MAX_MODELS][64];
+    for (int i = 0, n = worker_model_names(w, names); i < n; i++) {
         buf_puts(b, i ? "," : "");
-        json_put_string(b, w->models[i].name);
+        json_put_string(b, names[i]);
     }
     buf_puts(b, "]");
 }

@@ -20,9 +20,12 @@
 enum { WORKER_SEQ_SKIP = 1 << 20 };
 enum { WORKER_MAX_MODELS = 64, WORKER_MAX_SLOTS = 64, WORKER_ID_SIZE = 96 };
 
+/* A loaded model. Those that serve are in worker_t.models; one that was replaced lives until its last job has ended. */
 typedef struct {
-    const char *name; /* of the registry's model */
+    model_spec_t spec;
     pipeline_t *pipeline;
+    int users;    /* jobs that run on it, guarded by worker_t.lock */
+    bool retired; /* no longer in worker_t.models */
 } worker_model_t;
 
 /* A job slot: idle -> busy (claimed) -> idle. The owner thread changes it under worker_t.lock. */
@@ -44,12 +47,11 @@ typedef struct worker {
     rds_pool_t *rds;
     queue_t *queue;
     storage_t *storage;
-    model_registry_t registry;
-    worker_model_t models[WORKER_MAX_MODELS];
+    worker_model_t *models[WORKER_MAX_MODELS]; /* guarded by lock once threads run; changed by the main thread only */
     int nmodels;
     httpd_mini_t *http;
 
-    pthread_mutex_t lock; /* guards slots' busy and claim; wakes sleeping threads through cond */
+    pthread_mutex_t lock; /* guards models and slots' busy and claim; wakes sleeping threads through cond */
     pthread_cond_t cond;
     worker_slot_t slots[WORKER_MAX_SLOTS];
     int nslots;
@@ -72,7 +74,14 @@ void worker_wake(worker_t *w);
 ERR_MUST err_kind_t worker_load_models(worker_t *w, err_t *err);
 ERR_MUST err_kind_t worker_register_models(worker_t *w, err_t *err);
 void worker_free_models(worker_t *w);
-worker_model_t *worker_find_model(worker_t *w, const char *name);
+/* Reads the folder of models again (SIGHUP): what is new or changed is loaded and tested beside the old, then takes its
+ * place; jobs that run end on the model they began with. A model that cannot be loaded leaves the old one in place. */
+void worker_reload_models(worker_t *w);
+/* The model of that name, which stays loaded until worker_release_model; NULL: there is none. */
+worker_model_t *worker_take_model(worker_t *w, const char *name);
+void worker_release_model(worker_t *w, worker_model_t *m);
+/* Copies the names; returns their number. */
+int worker_model_names(worker_t *w, char names[WORKER_MAX_MODELS][64]);
 
 /* ---- worker_job.c ---- */
 void *worker_slot_run(void *slot);

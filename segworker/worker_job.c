@@ -68,6 +68,7 @@ static void slot_computes(worker_slot_t *slot, bool on) {
 
 static void on_progress(void *arg, const char *stage, double fraction) {
     run_context_t *x = arg;
+    slot_computes(x->slot, true); /* a sign of life: see worker_watch.c */
     queue_publish_progress(x->w->queue, x->claim, stage, fraction);
 }
 
@@ -212,12 +213,15 @@ static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
 static void serve_claim(worker_slot_t *slot, queue_claim_t *c) {
     worker_t *w = slot->w;
     slot_set(slot, c); /* from now on the heartbeat renews it */
-    worker_model_t *m = worker_find_model(w, c->model);
+    worker_model_t *m = worker_take_model(w, c->model);
     if (w->stopping || !m) {
         (void)tell_queue(w, c, NULL);
         count_outcome(c, "handed_back");
     } else {
         run_job(slot, c, m);
+    }
+    if (m) {
+        worker_release_model(w, m);
     }
     slot_set(slot, NULL);
 }
@@ -227,15 +231,17 @@ void *worker_slot_run(void *arg) {
     worker_t *w = slot->w;
     bool complained = false;
     (void)pthread_once(&metrics_once, register_metrics);
+    char model_names[WORKER_MAX_MODELS][64];
     const char *names[WORKER_MAX_MODELS];
-    for (int i = 0; i < w->nmodels; i++) {
-        names[i] = w->models[i].name;
-    }
     while (!w->stopping) {
+        int nmodels = worker_model_names(w, model_names); /* they may change */
+        for (int i = 0; i < nmodels; i++) {
+            names[i] = model_names[i];
+        }
         queue_claim_t claim;
         bool got = false;
         err_t err = {0};
-        if (queue_claim(w->queue, w->id, names, w->nmodels, CLAIM_WAIT_MS, &claim, &got, &err) != ERR_OK) {
+        if (queue_claim(w->queue, w->id, names, nmodels, CLAIM_WAIT_MS, &claim, &got, &err) != ERR_OK) {
             if (!complained) { /* once for each absence */
                 log_error(LOG_WARN, "claim a job", &err);
             }

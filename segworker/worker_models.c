@@ -1,6 +1,9 @@
 /*
- * The worker's models: loaded and warmed up at the start, written to the table `models` so that the gateway knows what
- * can be asked for.
+ * The worker's models: loaded and warmed up at the start and again when asked for, written to the table `models` so
+ * that the gateway knows what can be asked for.
+ *
+ * A worker_model_t goes: loaded -> serving (in worker_t.models) -> retired (replaced or removed) -> freed, when nobody
+ * uses it. Only the main thread adds and retires.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,35 +23,196 @@ static int threads_per_run(const config_t *cfg) {
     return each < 1 ? 1 : (int)each;
 }
 
+/* ---- use ---- */
+
+static void free_model(worker_model_t *m) {
+    pipeline_free(m->pipeline);
+    free(m);
+}
+
+static int find(const worker_t *w, const char *name) {
+    for (int i = 0; i < w->nmodels; i++) {
+        if (strcmp(w->models[i]->spec.name, name) == 0) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+worker_model_t *worker_take_model(worker_t *w, const char *name) {
+    (void)pthread_mutex_lock(&w->lock);
+    int i = find(w, name);
+    worker_model_t *m = i >= 0 ? w->models[i] : NULL;
+    if (m) {
+        m->users++;
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+    return m;
+}
+
+void worker_release_model(worker_t *w, worker_model_t *m) {
+    (void)pthread_mutex_lock(&w->lock);
+    bool last = --m->users == 0 && m->retired;
+    (void)pthread_mutex_unlock(&w->lock);
+    if (last) {
+        free_model(m);
+    }
+}
+
+int worker_model_names(worker_t *w, char names[WORKER_MAX_MODELS][64]) {
+    (void)pthread_mutex_lock(&w->lock);
+    int n = w->nmodels;
+    for (int i = 0; i < n; i++) {
+        (void)snprintf(names[i], 64, "%s", w->models[i]->spec.name);
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+    return n;
+}
+
+/* ---- loading ---- */
+
+static err_kind_t load_model(worker_t *w, const model_spec_t *spec, worker_model_t **out, err_t *err) {
+    worker_model_t *m = calloc(1, sizeof *m);
+    *out = NULL;
+    if (!m) {
+        return err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to load the model.", NULL);
+    }
+    log_event(LOG_INFO, "loading model", "model", spec->name, "version", spec->version, NULL);
+    m->spec = *spec;
+    err_kind_t rc = pipeline_create(spec, w->cfg->device, &m->pipeline, err);
+    if (rc != ERR_OK) {
+        free(m);
+        return rc;
+    }
+    *out = m;
+    return ERR_OK;
+}
+
+static err_kind_t read_registry(worker_t *w, model_registry_t *reg, err_t *err) {
+    err_kind_t rc = models_load(w->cfg->models_dir, w->cfg->worker_models, reg, err);
+    for (int i = 0; rc == ERR_OK && i < reg->nproblems; i++) {
+        log_error(LOG_WARN, reg->problems[i].name, &reg->problems[i].err);
+    }
+    if (rc == ERR_OK && reg->count > WORKER_MAX_MODELS) {
+        rc = err_setf(err, ERR_INVALID, "models_invalid",
+                      "MODELS_DIR holds %d models; a worker serves at most %d. "
+                      "Name some in SEGWORKER_MODELS.",
+                      reg->count, WORKER_MAX_MODELS);
+        models_free(reg);
+    }
+    return rc;
+}
+
 err_kind_t worker_load_models(worker_t *w, err_t *err) {
-    const config_t *cfg = w->cfg;
-    err_kind_t rc = models_load(cfg->models_dir, cfg->worker_models, &w->registry, err);
+    model_registry_t reg;
+    err_kind_t rc = read_registry(w, &reg, err);
     if (rc != ERR_OK) {
         return rc;
     }
-    for (int i = 0; i < w->registry.nproblems; i++) {
-        log_error(LOG_WARN, w->registry.problems[i].name, &w->registry.problems[i].err);
-    }
-    if (w->registry.count > WORKER_MAX_MODELS) {
-        return err_setf(err, ERR_INVALID, "models_invalid",
-                        "MODELS_DIR holds %d models; a worker serves at most %d. "
-                        "Name some in SEGWORKER_MODELS.",
-                        w->registry.count, WORKER_MAX_MODELS);
-    }
-    pipeline_set_threads(threads_per_run(cfg));
-    for (int i = 0; i < w->registry.count && !w->stopping; i++) {
-        worker_model_t *m = &w->models[i];
-        log_event(LOG_INFO, "loading model", "model", w->registry.models[i].name, NULL);
-        rc = pipeline_create(&w->registry.models[i], cfg->device, &m->pipeline, err);
-        if (rc != ERR_OK) {
-            return rc;
+    pipeline_set_threads(threads_per_run(w->cfg));
+    for (int i = 0; rc == ERR_OK && i < reg.count && !w->stopping; i++) {
+        rc = load_model(w, &reg.models[i], &w->models[i], err);
+        if (rc == ERR_OK) {
+            (void)snprintf(w->device, sizeof w->device, "%s", pipeline_device(w->models[i]->pipeline));
+            w->nmodels = i + 1;
         }
-        m->name = w->registry.models[i].name;
-        (void)snprintf(w->device, sizeof w->device, "%s", pipeline_device(m->pipeline));
-        w->nmodels = i + 1;
     }
-    return ERR_OK;
+    models_free(&reg);
+    return rc;
 }
+
+/* ---- loading again ---- */
+
+/* The same file, checksum and settings: nothing to do. */
+static bool is_same(const model_spec_t *a, const model_spec_t *b) {
+    return memcmp(a, b, sizeof *a) == 0;
+}
+
+static bool was_left_out(const model_registry_t *reg, const char *name) {
+    for (int i = 0; i < reg->nproblems; i++) {
+        if (strcmp(reg->problems[i].name, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The list as it will be: what is new or changed loaded, the old where that failed. */
+static int next_models(worker_t *w, const model_registry_t *reg, worker_model_t *next[WORKER_MAX_MODELS]) {
+    int n = 0;
+    for (int i = 0; i < reg->count; i++) {
+        int old = find(w, reg->models[i].name);
+        worker_model_t *m = old >= 0 ? w->models[old] : NULL;
+        if (!m || !is_same(&m->spec, &reg->models[i])) {
+            err_t err;
+            worker_model_t *fresh = NULL;
+            if (load_model(w, &reg->models[i], &fresh, &err) == ERR_OK) {
+                m = fresh;
+            } else {
+                log_error(LOG_ERROR, m ? "a changed model is not used, the old one stays" : "a new model is not used",
+                          &err);
+            }
+        }
+        if (m) {
+            next[n++] = m;
+        }
+    }
+    for (int i = 0; i < w->nmodels && n < WORKER_MAX_MODELS; i++) {
+        if (was_left_out(reg, w->models[i]->spec.name)) {
+            log_event(LOG_ERROR, "a changed model is not used, the old one stays", "model", w->models[i]->spec.name,
+                      NULL);
+            next[n++] = w->models[i];
+        }
+    }
+    return n;
+}
+
+static bool is_among(const worker_model_t *m, worker_model_t *const *list, int n) {
+    for (int i = 0; i < n; i++) {
+        if (list[i] == m) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void worker_reload_models(worker_t *w) {
+    model_registry_t reg;
+    err_t err;
+    worker_model_t *next[WORKER_MAX_MODELS], *gone[WORKER_MAX_MODELS];
+    int ngone = 0;
+    log_event(LOG_INFO, "reading the models again", NULL);
+    if (read_registry(w, &reg, &err) != ERR_OK) {
+        log_error(LOG_ERROR, "the models stay as they are", &err);
+        return;
+    }
+    int n = next_models(w, &reg, next);
+    models_free(&reg);
+    (void)pthread_mutex_lock(&w->lock);
+    for (int i = 0; i < w->nmodels; i++) {
+        worker_model_t *m = w->models[i];
+        if (!is_among(m, next, n)) {
+            m->retired = true;
+            if (m->users == 0) {
+                gone[ngone++] = m;
+            }
+        }
+    }
+    memcpy(w->models, next, (size_t)n * sizeof *next);
+    w->nmodels = n;
+    (void)pthread_mutex_unlock(&w->lock);
+    for (int i = 0; i < ngone; i++) {
+        free_model(gone[i]);
+    }
+    char count[16];
+    (void)snprintf(count, sizeof count, "%d", n);
+    log_event(LOG_INFO, "models were read again", "models", count, NULL);
+    if (worker_register_models(w, &err) != ERR_OK) {
+        log_error(LOG_WARN, "register the models; it is tried again later", &err);
+    }
+}
+
+/* ---- telling ---- */
 
 /* The manifest as shipped: model.json beside the module. Caller frees *text. */
 static err_kind_t read_manifest(const model_spec_t *spec, char **text, err_t *err) {
@@ -71,45 +235,42 @@ static err_kind_t read_manifest(const model_spec_t *spec, char **text, err_t *er
     return ERR_OK;
 }
 
+static err_kind_t register_model(worker_t *w, const model_spec_t *s, err_t *err) {
+    char *manifest = NULL;
+    err_kind_t rc = read_manifest(s, &manifest, err);
+    if (rc != ERR_OK) {
+        return rc;
+    }
+    const char *params[] = {s->name, s->version, s->title, s->description, s->sha256, manifest};
+    rc = pg_query(w->pg,
+                  "INSERT INTO models (name, version, title, description, sha256, manifest) "
+                  "VALUES ($1, $2, $3, $4, $5, $6::jsonb) ON CONFLICT (name) DO UPDATE SET version = $2, title = $3, "
+                  "description = $4, sha256 = $5, manifest = $6::jsonb, seen_at = now()",
+                  6, params, NULL, err);
+    free(manifest);
+    if (rc == ERR_OK && !w->cfg->breaker_enabled) {
+        rc = breaker_forget(w->rds, s->name, err); /* what was open when the operator switched it off */
+    }
+    return rc;
+}
+
 err_kind_t worker_register_models(worker_t *w, err_t *err) {
-    for (int i = 0; i < w->nmodels; i++) {
-        const model_spec_t *s = &w->registry.models[i];
-        char *manifest = NULL;
-        err_kind_t rc = read_manifest(s, &manifest, err);
-        if (rc != ERR_OK) {
-            return rc;
-        }
-        const char *params[] = {s->name, s->version, s->title, s->description, s->sha256, manifest};
-        rc = pg_query(
-            w->pg,
-            "INSERT INTO models (name, version, title, description, sha256, manifest) "
-            "VALUES ($1, $2, $3, $4, $5, $6::jsonb) ON CONFLICT (name) DO UPDATE SET version = $2, title = $3, "
-            "description = $4, sha256 = $5, manifest = $6::jsonb, seen_at = now()",
-            6, params, NULL, err);
-        free(manifest);
-        if (rc == ERR_OK && !w->cfg->breaker_enabled) {
-            rc = breaker_forget(w->rds, s->name, err); /* what was open when the operator switched it off */
-        }
-        if (rc != ERR_OK) {
-            return rc;
+    char names[WORKER_MAX_MODELS][64];
+    int n = worker_model_names(w, names);
+    err_kind_t rc = ERR_OK;
+    for (int i = 0; rc == ERR_OK && i < n; i++) {
+        worker_model_t *m = worker_take_model(w, names[i]);
+        if (m) {
+            rc = register_model(w, &m->spec, err);
+            worker_release_model(w, m);
         }
     }
-    return ERR_OK;
+    return rc;
 }
 
 void worker_free_models(worker_t *w) {
     for (int i = 0; i < w->nmodels; i++) {
-        pipeline_free(w->models[i].pipeline);
+        free_model(w->models[i]);
     }
     w->nmodels = 0;
-    models_free(&w->registry);
-}
-
-worker_model_t *worker_find_model(worker_t *w, const char *name) {
-    for (int i = 0; i < w->nmodels; i++) {
-        if (strcmp(w->models[i].name, name) == 0) {
-            return &w->models[i];
-        }
-    }
-    return NULL;
 }

@@ -11,7 +11,8 @@
 #include "common/timeutil.h"
 #include "segworker/worker_internal.h"
 
-/* Beyond the job's time-out: more than a tile takes on a slow machine. */
+/* Beyond the time-out, counted from the last sign of life (each tile gives one): more than a tile takes on a slow
+ * machine. */
 enum { GRACE_LEAST_MS = 5000 };
 
 static bool take_overdue(worker_t *w, worker_slot_t *slot, queue_claim_t *claim) {

@@ -3,6 +3,7 @@
  */
 #include "segworker/pipeline/infer.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "segworker/torch_shim.h"
@@ -59,14 +60,29 @@ const infer_backend_t *infer_backend_for(const model_spec_t *spec) {
     }
 }
 
+/* Something that is neither blank nor like any image: rings of rising width. */
+static void draw_rings(float *in, int size, int planes) {
+    for (size_t i = 0, n = (size_t)size * (size_t)size; i < n * (size_t)planes; i++) {
+        double x = (double)(i % n % (size_t)size), y = (double)(i % n / (size_t)size);
+        in[i] = (float)(0.5 + 0.5 * sin(sqrt(x * x + y * y + 1)));
+    }
+}
+
+/* The first run, which also shows whether the model can do what its model.json says. */
 static err_kind_t warm_up(infer_t *net, int size, int channels, err_t *err) {
     size_t n = (size_t)size * (size_t)size;
-    float *in = calloc(n * MODEL_MAX_INPUTS, sizeof *in), *out = malloc(n * (size_t)channels * sizeof *out);
+    float *in = malloc(n * MODEL_MAX_INPUTS * sizeof *in), *out = calloc(n * (size_t)channels, sizeof *out);
     err_kind_t k = ERR_OK;
     if (!in || !out) {
         k = err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to load the model.", NULL);
     } else {
+        draw_rings(in, size, MODEL_MAX_INPUTS);
         k = net->backend->run(net->state, in, size, size, out, channels, NULL, err);
+    }
+    for (size_t i = 0; k == ERR_OK && i < n * (size_t)channels; i++) {
+        if (!isfinite(out[i])) {
+            k = err_set(err, ERR_INVALID, "model_output", "The model gives values that are no numbers.", NULL);
+        }
     }
     free(in);
     free(out);

@@ -40,7 +40,8 @@ typedef struct {
     void *state;
 } infer_t;
 
-/* Loads the model and runs a square of warm_size px once. */
+/* Loads the model and runs a square of warm_size px once: ERR_INVALID "model_output" when it does not give what its
+ * model.json says, or gives NaN or infinities. */
 ERR_MUST err_kind_t infer_open(const infer_backend_t *backend, const model_spec_t *spec, const char *device,
                                int warm_size, int channels, infer_t *out, err_t *err);
 void infer_close(infer_t *net);

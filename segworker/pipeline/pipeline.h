@@ -49,8 +49,8 @@ typedef struct {
     err_kind_t (*object)(void *arg, const result_object_t *o, err_t *err);
 } pipeline_callbacks_t;
 
-/* Loads the model and runs a small square of zeros, so the first image does not pay for the start. device: auto, cpu,
- * cuda, cuda:N. spec is copied. */
+/* Loads the model, warms it up and tests it on a small square, so the first image does not pay for the start. device:
+ * auto, cpu, cuda, cuda:N. spec is copied. */
 ERR_MUST err_kind_t pipeline_create(const model_spec_t *spec, const char *device, pipeline_t **out, err_t *err);
 void pipeline_free(pipeline_t *p); /* NULL is allowed */
 

@@ -1,13 +1,15 @@
 """Models of other people: TorchScript files in the forms of other projects run unchanged, from the command line and in a
 worker; models are exchanged while the worker runs."""
 import json
+import signal
 import subprocess
 
 import images
 import numpy as np
 import pytest
 import toy_models
-from harness import BUILD
+from api import Client
+from harness import BUILD, wait_until
 
 
 def run(model, image, out, *options):
@@ -86,3 +88,48 @@ def test_a_wrong_model_is_refused_in_words(tmp_path, picture, change, words):
     model = toy_models.write(tmp_path, "star", toy_models.Star(32, 2), output, postprocess, **settings)
     answer = run(model, picture[0], tmp_path / "out.geojson")
     assert isinstance(answer, str) and words in answer, answer
+
+
+# ---------------------------------------------------------------- in a worker
+
+def model_row(stack, name):
+    rows = stack.sql("SELECT version FROM models WHERE name = %s", name)
+    return rows[0][0] if rows else None
+
+
+def test_a_worker_runs_them_and_reads_them_again(own_stack, tmp_path, picture):
+    path, count, _ = picture
+    folder = tmp_path / "models"
+    toy_models.star(folder)
+    toy_models.labels(folder)
+    stack = own_stack(workers=1, env={"MODELS_DIR": str(folder)})
+    worker, user = stack.workers[0], Client(stack).register()
+    project = user.project("own models")
+
+    def objects(model):
+        image = user.upload(project, path.read_bytes(), "disks.tif").json
+        job = user.wait_job(user.segment(image, model=model)["jobId"])
+        assert job["state"] == "completed", job
+        return job["objectCount"], user.get(f"/api/images/{image['id']}/segmentation").json["modelVersion"]
+
+    assert objects("star") == (count, "1.0")
+    assert objects("labels") == (count, "1.0")
+
+    # a new version, and a new model, without a restart
+    toy_models.star(folder, version="2.0")
+    toy_models.logits(folder)
+    worker.kill(signal.SIGHUP)
+    wait_until(lambda: model_row(stack, "logits") == "1.0" and model_row(stack, "star") == "2.0", 60, "the new models")
+    assert objects("star") == (count, "2.0")
+    assert objects("logits") == (count, "1.0")
+
+    # one that does not do what it says: the old one goes on
+    toy_models.write(folder, "star", toy_models.Labels(), {"kind": "star_convex", "rays": 32, "grid": 2},
+                     {"threshold": 0.5, "nmsThreshold": 0.4, "minArea": 20, "maxHoleArea": 0}, version="3.0")
+    (folder / "labels" / "model.json").write_text("{}")
+    worker.kill(signal.SIGHUP)
+    wait_until(lambda: worker.tail(400).count("models were read again") == 2, 60, "the second reading")
+    assert "the old one stays" in worker.tail(400)
+    assert objects("star") == (count, "2.0")
+    assert objects("labels") == (count, "1.0")
+    assert worker.running
