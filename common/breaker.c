@@ -118,6 +118,7 @@ err_kind_t breaker_forget(rds_pool_t *rds, const char *model, err_t *err) {
     char key[KEY_SIZE], outcomes[KEY_SIZE];
     (void)snprintf(key, sizeof key, "sg:breaker:%s", model);
     (void)snprintf(outcomes, sizeof outcomes, "sg:outcomes:%s", model);
-    const char *argv[] = {"DEL", key, outcomes};
-    return rds_run(rds, 3, argv, NULL, err);
+    const char *del[] = {"DEL", key, outcomes}, *close[] = {"SREM", "sg:open", model};
+    err_kind_t rc = rds_run(rds, 3, close, NULL, err);
+    return rc == ERR_OK ? rds_run(rds, 3, del, NULL, err) : rc;
 }

@@ -4,8 +4,9 @@
  *
  *   queue_enqueue.c  the gateway's side: enqueue, cancel, retry, position
  *   queue_many.c     cancel and retry many
- *   queue_claim.c    the worker's side while a job runs: claim, renew, progress
- *   queue_finish.c   the worker's side at its end: complete, fail, hand back
+ *   queue_claim.c    the worker's side: claim and wait; queue_turn.c: several threads' claims together
+ *   queue_held.c     while a job runs: renew, progress, cancellation
+ *   queue_finish.c   at its end: complete, fail, hand back
  *   queue_sweep.c    recovery; queue_audit.c: comparison with Redis, clean-up
  *   queue_models.c   pausing and resuming a model
  *   queue_eta.c      estimates
@@ -24,6 +25,7 @@
 
 #include "buf.h"
 #include "log.h"
+#include "metrics.h"
 #include "queue_internal.h"
 
 extern const char lua_enqueue[], lua_claim[], lua_renew[], lua_release[], lua_remove[], lua_cancel[], lua_recover[],
@@ -152,6 +154,7 @@ void queue_destroy(queue_t *q) {
         free(q->held);
         q->held = next;
     }
+    free(q->spare);
     (void)pthread_mutex_destroy(&q->pace_lock);
     (void)pthread_mutex_destroy(&q->lock);
     free(q);
@@ -201,15 +204,104 @@ err_kind_t queue_eval(queue_t *q, const rds_script_t *s, int nkeys, int argc, co
     return rc;
 }
 
-bool queue_release_drop(queue_t *q, const char *worker_id, const char *job_id) {
-    char proc[192];
-    (void)snprintf(proc, sizeof proc, "sg:proc:%s", worker_id);
-    const char *argv[] = {proc, "sg:procs", "sg:lease", worker_id, job_id, "drop"};
-    err_t err;
-    if (queue_eval(q, &q->lua.release, 3, 6, argv, NULL, &err) != ERR_OK) {
-        log_event(LOG_WARN, "could not release a job in Redis; its lease will run out", "jobId", job_id, "detail",
-                  err.detail, NULL);
-        return false;
+/* ---- arguments of scripts ---- */
+
+void queue_args_put(queue_args_t *a, const char *word) {
+    if (a->n == a->room && !a->failed) {
+        int room = a->room ? 2 * a->room : 64;
+        const char **more = reallocarray(a->words, (size_t)room, sizeof *more);
+        a->failed = more == NULL;
+        a->words = more ? more : a->words;
+        a->room = more ? room : a->room;
     }
-    return true;
+    if (!a->failed) {
+        a->words[a->n++] = word;
+    }
+}
+
+void queue_args_free(queue_args_t *a) {
+    free(a->words);
+    *a = (queue_args_t){0};
+}
+
+void queue_args_news(queue_args_t *a, const queue_news_t *news, char *number) {
+    (void)snprintf(number, 16, "%d", news ? news->n / 2 : 0);
+    queue_args_put(a, number);
+    for (int i = 0; news && i < news->n; i++) {
+        queue_args_put(a, news->words[i]);
+    }
+}
+
+err_kind_t queue_eval_args(queue_t *q, const rds_script_t *s, const queue_args_t *a, redisReply **reply, err_t *err) {
+    if (a->failed) {
+        return err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", "%s", s->name);
+    }
+    return queue_eval(q, s, 0, a->n, a->words, reply, err);
+}
+
+/* ---- messages that travel with a script ---- */
+
+void queue_news_add(queue_news_t *news, const queue_event_t *e) {
+    if (news->n + 2 > news->room) {
+        int room = news->room ? 2 * news->room : 16;
+        char **more = reallocarray(news->words, (size_t)room, sizeof *more);
+        if (!more) {
+            return; /* as with any message: the client's next snapshot tells */
+        }
+        news->words = more;
+        news->room = room;
+    }
+    char *json = queue_event_json(e), *channel = NULL;
+    if (json && asprintf(&channel, "sg:events:%s", e->project_id) > 0) {
+        news->words[news->n++] = channel;
+        news->words[news->n++] = json;
+    } else {
+        free(json);
+    }
+}
+
+void queue_news_free(queue_news_t *news) {
+    for (int i = 0; i < news->n; i++) {
+        free(news->words[i]);
+    }
+    free(news->words);
+    *news = (queue_news_t){0};
+}
+
+static pthread_once_t news_once = PTHREAD_ONCE_INIT;
+static metric_t *news_published;
+
+static void register_news(void) {
+    news_published = metrics_counter("spheroseg_events_published_total", "Events published on Redis.", NULL);
+}
+
+void queue_news_published(const queue_news_t *news) {
+    (void)pthread_once(&news_once, register_news);
+    metrics_add(news_published, NULL, news->n / 2);
+}
+
+err_kind_t queue_release(queue_t *q, const char *how, const queue_release_t *jobs, int n, const queue_news_t *news,
+                         err_t *err) {
+    char number[16], (*tags)[QUEUE_TAG_SIZE] = calloc((size_t)(n > 0 ? n : 1), sizeof *tags);
+    if (!tags) {
+        return err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", "release");
+    }
+    queue_args_t a = {0};
+    queue_args_put(&a, how);
+    queue_args_news(&a, news, number);
+    for (int i = 0; i < n; i++) {
+        (void)snprintf(tags[i], sizeof tags[i], "%.16s", jobs[i].tag);
+        queue_args_put(&a, jobs[i].id);
+        queue_args_put(&a, tags[i]);
+        queue_args_put(&a, jobs[i].model ? jobs[i].model : "");
+        queue_args_put(&a, jobs[i].priority ? jobs[i].priority : "");
+        queue_args_put(&a, jobs[i].user ? jobs[i].user : "");
+    }
+    err_kind_t rc = queue_eval_args(q, &q->lua.release, &a, NULL, err);
+    if (rc == ERR_OK && news) {
+        queue_news_published(news);
+    }
+    queue_args_free(&a);
+    free(tags);
+    return rc;
 }

@@ -95,14 +95,25 @@ ERR_MUST err_kind_t queue_claim(queue_t *q, const char *worker_id, const char *c
 enum { QUEUE_CLAIM_MAX = 64 };
 ERR_MUST err_kind_t queue_claim_many(queue_t *q, const char *worker_id, const char *const *models, int nmodels, int most,
                                      int wait_ms, queue_claim_t *out, int *got, err_t *err);
+/* Ends claims that were committed, as queue_complete_done_many does, and claims the next, as queue_claim_many does: the end
+ * of a job and the next one are one round trip. After an error the ends may be done or not: queue_complete_done_many may be
+ * called again. Threads of one worker (slots of a daemon) that call at the same time are served together. */
+ERR_MUST err_kind_t queue_turn(queue_t *q, const char *worker_id, const queue_claim_t *done, const int *object_counts,
+                               int ndone, const char *const *models, int nmodels, int most, int wait_ms,
+                               queue_claim_t *out, int *got, err_t *err);
 /* Renews all leases of the worker in one call and refreshes its entry in sg:workers (info_json). lost[i] is set for ids
  * whose lease is no longer ours: stop that job. */
 ERR_MUST err_kind_t queue_renew(queue_t *q, const char *worker_id, const char *info_json,
                                 const char *const *job_ids, int n, bool *lost, err_t *err);
+/* The same for claims that are named by their tokens: a worker that lost a job and claimed it again may hold two. */
+ERR_MUST err_kind_t queue_renew_claims(queue_t *q, const char *worker_id, const char *info_json,
+                                       const char *const *job_ids, const char *const *tokens, int n, bool *lost,
+                                       err_t *err);
 /* Publishes progress (0..1), rate-limited inside to 5 per second and job; a stage change is always sent. */
 void queue_publish_progress(queue_t *q, queue_claim_t *c, const char *stage, double progress);
 /* True when the job should stop: cancelled by a person. Cheap: reads a flag fed by the cancel subscription. */
 bool queue_is_cancelled(queue_t *q, const char *job_id);
+bool queue_claim_is_cancelled(queue_t *q, const queue_claim_t *c); /* this claim of the job */
 
 /* Tells the model's circuit breaker how the run of a job ended, before the claim is ended; see breaker_report. */
 void queue_report_run(queue_t *q, const queue_claim_t *c, bool ok);
@@ -121,6 +132,12 @@ void queue_complete_done_many(queue_t *q, const char *worker_id, const queue_cla
 /* The job failed with err: retryable kinds go to delayed with full-jitter back-off while attempts are left, else failed.
  * ERR_CANCELLED -> cancelled. */
 ERR_MUST err_kind_t queue_fail(queue_t *q, const char *worker_id, queue_claim_t *c, const err_t *why, err_t *err);
+/* The same for several claims of a worker, each with its reason: one statement, one script call. results: one for each,
+ * ERR_OK or ERR_CONFLICT (the claim was lost). n <= QUEUE_CLAIM_MAX. An error: nothing was changed. */
+ERR_MUST err_kind_t queue_fail_many(queue_t *q, const char *worker_id, queue_claim_t *const *c, const err_t *const *why,
+                                    int n, err_kind_t *results, err_t *err);
+ERR_MUST err_kind_t queue_hand_back_many(queue_t *q, const char *worker_id, queue_claim_t *const *c, int n,
+                                         err_kind_t *results, err_t *err);
 /* Hands an unfinished job back (graceful stop): queued again, the attempt is not counted. */
 ERR_MUST err_kind_t queue_hand_back(queue_t *q, const char *worker_id, queue_claim_t *c, err_t *err);
 /* Worker leaves: removes its registry entry (jobs must have been handed back). */

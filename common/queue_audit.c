@@ -1,7 +1,7 @@
 /*
  * The slow parts of a sweep: comparing PostgreSQL with the lists of Redis, and deleting what nobody needs any more.
  *
- * The comparison reads every list and every processing list into a sorted table of ids, then asks PostgreSQL for the
+ * The comparison reads every list and every claim into a sorted table of ids, then asks PostgreSQL for the
  * waiting rows and pushes those that are not in the table. enqueue.lua looks again before it pushes, so a job that
  * moved while the lists were read is not doubled.
  */
@@ -68,16 +68,39 @@ static err_kind_t read_list(queue_t *q, const char *key, id_table_t *t, err_t *e
     }
 }
 
-/* A processing list that sg:procs forgot would never be recovered: name it again. */
-static err_kind_t note_processing_list(queue_t *q, const char *key, err_t *err) {
-    const char *argv[] = {"SADD", "sg:procs", key + strlen("sg:proc:")};
-    return rds_run(q->rds, 3, argv, NULL, err);
+/* A user whose place in line was lost would never be served: "sg:q:<model>:<priority>:<user>" is written into
+ * sg:turns:<model> again. Where it is still there nothing changes; where the list has emptied meanwhile, the next claim
+ * takes the place away. */
+static err_kind_t note_place(queue_t *q, const char *key, err_t *err) {
+    char turns[96], score[32];
+    const char *model = key + strlen("sg:q:"), *priority = strchr(model, ':');
+    if (!priority) {
+        return ERR_OK; /* not ours */
+    }
+    (void)snprintf(turns, sizeof turns, "sg:turns:%.*s", (int)(priority - model), model);
+    (void)snprintf(score, sizeof score, "%lld", (10 - strtoll(priority + 1, NULL, 10)) * QUEUE_TURNS_BAND);
+    const char *argv[] = {"ZADD", turns, "NX", score, priority + 1};
+    return rds_run(q->rds, 5, argv, NULL, err);
 }
 
-static err_kind_t read_lists(queue_t *q, const char *pattern, bool processing, id_table_t *t, err_t *err) {
+/* The ids of all claims. */
+static err_kind_t read_held(queue_t *q, id_table_t *t, err_t *err) {
+    const char *argv[] = {"HKEYS", "sg:held"};
+    redisReply *r = NULL;
+    err_kind_t rc = rds_run(q->rds, 2, argv, &r, err);
+    for (size_t i = 0; rc == ERR_OK && r->type == REDIS_REPLY_ARRAY && i < r->elements; i++) {
+        rc = table_add(t, r->element[i]->str, r->element[i]->len, err);
+    }
+    if (r) {
+        freeReplyObject(r);
+    }
+    return rc;
+}
+
+static err_kind_t read_lists(queue_t *q, id_table_t *t, err_t *err) {
     char cursor[24] = "0";
     do {
-        const char *argv[] = {"SCAN", cursor, "MATCH", pattern, "COUNT", "1000"};
+        const char *argv[] = {"SCAN", cursor, "MATCH", "sg:q:*", "COUNT", "1000"};
         redisReply *r = NULL;
         err_kind_t rc = rds_run(q->rds, 6, argv, &r, err);
         if (rc == ERR_OK && (r->type != REDIS_REPLY_ARRAY || r->elements != 2)) {
@@ -86,8 +109,8 @@ static err_kind_t read_lists(queue_t *q, const char *pattern, bool processing, i
         for (size_t i = 0; rc == ERR_OK && i < r->element[1]->elements; i++) {
             const char *key = r->element[1]->element[i]->str;
             rc = read_list(q, key, t, err);
-            if (rc == ERR_OK && processing) {
-                rc = note_processing_list(q, key, err);
+            if (rc == ERR_OK) {
+                rc = note_place(q, key, err);
             }
         }
         if (rc == ERR_OK) {
@@ -158,10 +181,10 @@ err_kind_t queue_audit_run(queue_t *q, pg_conn_t *conn, int64_t grace_ms, int *r
                             "ORDER BY priority DESC, created_at",
                             1, params, &waiting, err);
     if (rc == ERR_OK) {
-        rc = read_lists(q, "sg:q:*", false, &t, err);
+        rc = read_lists(q, &t, err);
     }
-    if (rc == ERR_OK) {
-        rc = read_lists(q, "sg:proc:*", true, &t, err);
+    if (rc == ERR_OK) { /* after the lists: a job that is claimed meanwhile shows twice, not never */
+        rc = read_held(q, &t, err);
     }
     if (rc == ERR_OK) {
         if (t.count > 0) {

@@ -73,9 +73,8 @@ void queue_unmark_jobs(queue_t *q, const queue_inserted_t *jobs, int n) {
 }
 
 static err_kind_t push_page(queue_t *q, const PGresult *rows, int from, int to, err_t *err) {
-    const char *argv[2 + 4 * QUEUE_PAGE];
+    const char *argv[1 + 4 * QUEUE_PAGE];
     int argc = 0;
-    argv[argc++] = "sg:lease";
     argv[argc++] = "back";
     for (int i = from; i < to; i++) {
         argv[argc++] = pg_get(rows, i, "id");
@@ -83,7 +82,7 @@ static err_kind_t push_page(queue_t *q, const PGresult *rows, int from, int to, 
         argv[argc++] = pg_get(rows, i, "priority");
         argv[argc++] = pg_get(rows, i, "user_id");
     }
-    return queue_eval(q, &q->lua.enqueue, 1, argc, argv, NULL, err);
+    return queue_eval(q, &q->lua.enqueue, 0, argc, argv, NULL, err);
 }
 
 void queue_publish_rows(queue_t *q, const PGresult *rows, int from, int to, job_state_t state) {
@@ -123,13 +122,13 @@ err_kind_t queue_push_rows(queue_t *q, const PGresult *rows, bool publish, err_t
     return ERR_OK;
 }
 
-static int ask_position(queue_t *q, const char *job_id) {
-    char key[64];
-    (void)snprintf(key, sizeof key, "sg:job:%s", job_id);
-    const char *argv[] = {key, job_id};
+static int ask_position(queue_t *q, const char *job_id, const char *model, int priority) {
+    char number[8];
+    (void)snprintf(number, sizeof number, "%d", priority);
+    const char *argv[] = {job_id, model, number};
     redisReply *r = NULL;
     int position = -1;
-    if (queue_eval(q, &q->lua.position, 1, 2, argv, &r, NULL) == ERR_OK && r->type == REDIS_REPLY_INTEGER) {
+    if (queue_eval(q, &q->lua.position, 0, 3, argv, &r, NULL) == ERR_OK && r->type == REDIS_REPLY_INTEGER) {
         position = (int)r->integer;
     }
     if (r) {
@@ -165,7 +164,7 @@ err_kind_t queue_enqueue(queue_t *q, const char *job_id, const char *model, int 
     if (PQntuples(rows) == 1) {
         if (push_page(q, rows, 0, 1, &why) == ERR_OK) {
             queue_event_t e = row_event(rows, 0);
-            e.position = ask_position(q, job_id);
+            e.position = ask_position(q, job_id, pg_get(rows, 0, "model"), (int)pg_get_int(rows, 0, "priority", 5));
             if (position) {
                 *position = e.position;
             }
@@ -218,11 +217,9 @@ err_kind_t queue_enqueue_batch(queue_t *q, const char *batch_id, int *count, err
 
 static void cancel_waiting_done(queue_t *q, const PGresult *row) {
     const char *id = pg_get(row, 0, "id");
-    char key[64];
-    (void)snprintf(key, sizeof key, "sg:job:%s", id);
-    const char *argv[] = {key, id};
+    const char *argv[] = {id, pg_get(row, 0, "model"), pg_get(row, 0, "priority"), pg_get(row, 0, "user_id")};
     err_t err;
-    if (queue_eval(q, &q->lua.remove, 1, 2, argv, NULL, &err) != ERR_OK) {
+    if (queue_eval(q, &q->lua.remove, 0, 4, argv, NULL, &err) != ERR_OK) {
         log_event(LOG_WARN, "cancel: the id stays in its list until a worker drops it", "jobId", id, "detail",
                   err.detail, NULL);
     }
@@ -231,12 +228,11 @@ static void cancel_waiting_done(queue_t *q, const PGresult *row) {
     queue_event_publish(q, &e);
 }
 
-static void cancel_active_done(queue_t *q, const char *job_id) {
-    char key[64];
-    (void)snprintf(key, sizeof key, "sg:job:%s", job_id);
-    const char *argv[] = {key, job_id};
+/* tag: of the claim that is to stop. Should the message come late, a younger claim of the job is not meant. */
+static void cancel_active_done(queue_t *q, const char *job_id, const char *tag) {
+    const char *argv[] = {job_id, tag};
     err_t err;
-    if (queue_eval(q, &q->lua.cancel, 1, 2, argv, NULL, &err) != ERR_OK) {
+    if (queue_eval(q, &q->lua.cancel, 0, 2, argv, NULL, &err) != ERR_OK) {
         log_event(LOG_WARN, "cancel: the worker could not be told; its commit will be refused", "jobId", job_id,
                   "detail", err.detail, NULL);
     }
@@ -263,16 +259,20 @@ static err_kind_t cancel_once(queue_t *q, const char *job_id, job_state_t *state
     if (*done) {
         return ERR_OK;
     }
-    rc = pg_query(q->pg, "UPDATE jobs SET cancel_requested = true WHERE id = $1 AND state = 'active' RETURNING id", 1,
-                  params, &row, err);
+    rc = pg_query(q->pg,
+                  "UPDATE jobs SET cancel_requested = true WHERE id = $1 AND state = 'active' "
+                  "RETURNING id, COALESCE(left(token, 16), '') AS tag",
+                  1, params, &row, err);
     if (rc != ERR_OK) {
         return rc;
     }
     *done = PQntuples(row) == 1;
-    PQclear(row);
     if (*done) {
         *state = JOB_ACTIVE;
-        cancel_active_done(q, job_id);
+        cancel_active_done(q, job_id, pg_get(row, 0, "tag"));
+    }
+    PQclear(row);
+    if (*done) {
         return ERR_OK;
     }
     rc = pg_query(q->pg, "SELECT state FROM jobs WHERE id = $1", 1, params, &row, err);
@@ -337,25 +337,34 @@ err_kind_t queue_retry(queue_t *q, const char *job_id, err_t *err) {
 /* ---- questions ---- */
 
 int queue_position(queue_t *q, const char *job_id, const char *model, int priority) {
-    (void)model; /* Redis knows both */
-    (void)priority;
-    return ask_position(q, job_id);
+    return ask_position(q, job_id, model, priority);
+}
+
+/* The words of a claim in sg:held: "<tag> <worker> … at=<seq>/<progress>/<stage> …". False: it told of none yet. */
+static bool read_progress(const char *claim, double *progress, char *stage, int64_t *seq) {
+    const char *at = strstr(claim, " at=");
+    if (!at) {
+        return false;
+    }
+    char *end = NULL;
+    *seq = strtoll(at + 4, &end, 10);
+    if (*end != '/') {
+        return false;
+    }
+    *progress = strtod(end + 1, &end);
+    if (*end != '/') {
+        return false;
+    }
+    size_t n = strcspn(end + 1, " ");
+    (void)snprintf(stage, 24, "%.*s", (int)(n < 24 ? n : 23), end + 1);
+    return true;
 }
 
 bool queue_progress(queue_t *q, const char *job_id, double *progress, char *stage, int64_t *seq) {
-    char key[64];
-    (void)snprintf(key, sizeof key, "sg:job:%s", job_id);
-    const char *argv[] = {"HMGET", key, "progress", "stage", "seq"};
+    const char *argv[] = {"HGET", "sg:held", job_id};
     redisReply *r = NULL;
-    bool known = false;
-    if (rds_run(q->rds, 5, argv, &r, NULL) == ERR_OK && r->type == REDIS_REPLY_ARRAY && r->elements == 3 &&
-        r->element[0]->type == REDIS_REPLY_STRING && r->element[1]->type == REDIS_REPLY_STRING &&
-        r->element[2]->type == REDIS_REPLY_STRING) {
-        known = true;
-        *progress = strtod(r->element[0]->str, NULL);
-        (void)snprintf(stage, 24, "%s", r->element[1]->str);
-        *seq = strtoll(r->element[2]->str, NULL, 10);
-    }
+    bool known = rds_run(q->rds, 3, argv, &r, NULL) == ERR_OK && r->type == REDIS_REPLY_STRING &&
+                 read_progress(r->str, progress, stage, seq);
     if (r) {
         freeReplyObject(r);
     }

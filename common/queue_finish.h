@@ -6,13 +6,18 @@
 
 #include "queue_internal.h"
 
-/* active -> delayed, failed or cancelled, because worker_id (empty: whoever) lost the job. *changed is false when the
- * row is not active or belongs to another worker. */
-ERR_MUST err_kind_t queue_lose_claim(queue_t *q, pg_conn_t *conn, const char *job_id, const char *worker_id,
-                                     bool *changed, err_t *err);
+/* A claim that recovery took from its worker. */
+typedef struct {
+    const char *id, *worker, *tag;
+} queue_lost_t;
 
-/* Publishes the state of a row: id, project_id, image_id, state, seq, attempt, error_code, error_message and, if it is
- * there, object_count. Doing so twice is harmless, because the number stays the same. */
-void queue_publish_row(queue_t *q, const PGresult *row);
+/* active -> delayed, failed or cancelled, because the workers lost these claims: one statement. *rows: those that were
+ * changed (others had ended, or have a younger claim by now); freed by the caller. */
+ERR_MUST err_kind_t queue_lose_claims(queue_t *q, pg_conn_t *conn, const queue_lost_t *lost, int n, PGresult **rows,
+                                      err_t *err);
+
+/* The message with the state of a row: id, project_id, image_id, state, seq, attempt, error_code, error_message and, if
+ * it is there, object_count. Publishing it twice is harmless, because the number stays the same. */
+void queue_news_add_row(queue_news_t *news, const PGresult *rows, int i);
 
 #endif

@@ -22,7 +22,7 @@ static void init_script(void) {
 
 typedef struct {
     char priority[QUEUE_GROUP_MAX][8];
-    const char *push[3 + 2 + 4 * QUEUE_GROUP_MAX + 1]; /* EVALSHA, sha, number of keys, then keys and arguments */
+    const char *push[3 + 1 + 4 * QUEUE_GROUP_MAX]; /* EVALSHA, sha, number of keys (none), arguments */
     const char *ask[3 + 3 * QUEUE_GROUP_MAX];
     int push_count, ask_count;
 } calls_t;
@@ -31,8 +31,7 @@ static void build_calls(const queue_t *q, const queue_inserted_t *jobs, int n, c
     int p = 0, a = 0;
     c->push[p++] = "EVALSHA";
     c->push[p++] = q->lua.enqueue.sha;
-    c->push[p++] = "1";
-    c->push[p++] = "sg:lease";
+    c->push[p++] = "0";
     c->push[p++] = "back";
     c->ask[a++] = "EVALSHA";
     c->ask[a++] = places_script.sha;
@@ -49,7 +48,7 @@ static void build_calls(const queue_t *q, const queue_inserted_t *jobs, int n, c
 }
 
 /* The reply of one script of the pipeline. Redis may have forgotten it: then it is sent with its source. */
-static err_kind_t settle(rds_conn_t *conn, const rds_script_t *script, int nkeys, const char *const *argv, int argc,
+static err_kind_t settle(rds_conn_t *conn, const rds_script_t *script, const char *const *argv, int argc,
                          redisReply **reply, err_t *err) {
     redisReply *r = *reply;
     if (r->type != REDIS_REPLY_ERROR) {
@@ -58,7 +57,7 @@ static err_kind_t settle(rds_conn_t *conn, const rds_script_t *script, int nkeys
     err_kind_t rc;
     *reply = NULL;
     if (strncmp(r->str, "NOSCRIPT", 8) == 0) {
-        rc = rds_eval(conn, script, nkeys, argc - 3, argv + 3, reply, err);
+        rc = rds_eval(conn, script, 0, argc - 3, argv + 3, reply, err);
     } else {
         rc = err_set(err, ERR_UNAVAILABLE, "redis_unavailable", "The job queue is not ready. Try again in a moment.",
                      "%s: %.200s", script->name, r->str);
@@ -82,9 +81,9 @@ static err_kind_t exchange(queue_t *q, rds_conn_t *conn, const calls_t *c, redis
         return err_set(err, ERR_UNAVAILABLE, "redis_unavailable", "The job queue is not ready. Try again in a moment.",
                        "enqueue of a group: %.200s", ctx->err ? ctx->errstr : "no answer");
     }
-    err_kind_t rc = settle(conn, &q->lua.enqueue, 1, c->push, c->push_count, pushed, err);
+    err_kind_t rc = settle(conn, &q->lua.enqueue, c->push, c->push_count, pushed, err);
     err_t why;
-    if (rc == ERR_OK && settle(conn, &places_script, 0, c->ask, c->ask_count, places, &why) != ERR_OK) {
+    if (rc == ERR_OK && settle(conn, &places_script, c->ask, c->ask_count, places, &why) != ERR_OK) {
         log_error(LOG_DEBUG, "places of new jobs", &why); /* they are in their lists; a place is a courtesy */
     }
     return rc;

@@ -6,17 +6,23 @@
 #define SG_QUEUE_INTERNAL_H
 
 #include <pthread.h>
+#include <semaphore.h>
+#include <stdatomic.h>
 
 #include "breaker.h"
 #include "events.h"
 #include "queue.h"
 
 /* Recovery cannot know how many progress messages the lost attempt sent, so it skips more than one can send. */
-#define QUEUE_SEQ_SKIP 1048576
+#define QUEUE_SEQ_SKIP_TEXT "1048576"
+
+/* Scores of sg:turns:<model>: the places of priority p lie from (10 - p) bands on. The scripts say so in figures. */
+#define QUEUE_TURNS_BAND 1099511627776LL
 
 enum {
     QUEUE_PAGE = 500,            /* rows handled by one statement or script call */
     QUEUE_MAX_BLOCKING = 64,     /* connections kept for idle workers */
+    QUEUE_TAG_SIZE = 17,         /* of a claim's tag: the first 16 digits of its token, and a NUL */
     QUEUE_PROGRESS_GAP_MS = 200, /* between two progress messages of a job */
     QUEUE_REDIS_PAUSE_MS = 3000  /* no progress is sent for so long after Redis failed */
 };
@@ -51,7 +57,7 @@ typedef struct {
 
 /* A claim that this process holds. */
 typedef struct queue_held {
-    char id[JOB_ID_LEN];
+    char id[JOB_ID_LEN], tag[QUEUE_TAG_SIZE];
     char worker[128];
     bool cancelled;
     int64_t published_ms;
@@ -79,6 +85,9 @@ struct queue {
     pthread_mutex_t lock; /* guards everything below */
     queue_held_t *held;
     events_sub_t *cancel_sub;
+    struct queue_turn *turns;    /* that wait to be served, the oldest first */
+    struct queue_party *parties; /* turns that are being served */
+    struct queue_party *spare;   /* memory for one, kept */
     rds_conn_t *blocking[QUEUE_MAX_BLOCKING];
     int blocking_count;
     int64_t progress_pause_until_ms;
@@ -109,8 +118,36 @@ void queue_event_publish(queue_t *q, const queue_event_t *e);
 ERR_MUST err_kind_t queue_eval(queue_t *q, const rds_script_t *s, int nkeys, int argc, const char *const *argv,
                                redisReply **reply, err_t *err);
 
-/* release.lua with 'drop'. Redis away: false; the lease then runs out and the sweeper cleans up. */
-bool queue_release_drop(queue_t *q, const char *worker_id, const char *job_id);
+/* Messages that a script publishes in the same step as what they tell of. */
+typedef struct {
+    int n, room;
+    char **words; /* channel, message, … */
+} queue_news_t;
+void queue_news_add(queue_news_t *news, const queue_event_t *e);
+void queue_news_free(queue_news_t *news);
+/* Counts what was published by a script that has run. */
+void queue_news_published(const queue_news_t *news);
+
+/* Arguments of a script, as many as it takes. Words are not copied. */
+typedef struct {
+    int n, room;
+    const char **words;
+    bool failed;
+} queue_args_t;
+void queue_args_put(queue_args_t *a, const char *word);
+/* The number of messages, written to number (16 bytes), and these. */
+void queue_args_news(queue_args_t *a, const queue_news_t *news, char *number);
+void queue_args_free(queue_args_t *a);
+ERR_MUST err_kind_t queue_eval_args(queue_t *q, const rds_script_t *s, const queue_args_t *a, redisReply **reply,
+                                    err_t *err);
+
+/* release.lua for n jobs, and the news of it (may be NULL). Of a tag the first 16 digits count. model, priority and
+ * user matter only to what waits again. */
+typedef struct {
+    const char *id, *tag, *model, *priority, *user;
+} queue_release_t;
+ERR_MUST err_kind_t queue_release(queue_t *q, const char *how, const queue_release_t *jobs, int n,
+                                  const queue_news_t *news, err_t *err);
 
 /* The columns that queue_push_rows needs, of a table that is called j. */
 #define QUEUE_PUSH_COLUMNS                                                                                             \
@@ -130,10 +167,38 @@ void queue_unmark_jobs(queue_t *q, const queue_inserted_t *jobs, int n);
 /* A random string of 2*bytes hex digits; out has room for the NUL. bytes <= 32. */
 ERR_MUST err_kind_t queue_random_hex(char *out, size_t bytes, err_t *err);
 
-/* ---- the table of claims (queue_claim.c) ---- */
-void queue_held_add(queue_t *q, const char *job_id, const char *worker_id);
-void queue_held_remove(queue_t *q, const char *job_id);
-void queue_held_cancel(queue_t *q, const char *job_id);
+/* ---- the table of claims (queue_held.c). tag: the first 16 digits count, so a token serves as well ---- */
+void queue_held_add(queue_t *q, const char *job_id, const char *tag, const char *worker_id);
+void queue_held_remove(queue_t *q, const char *job_id, const char *tag);
+void queue_held_watch(queue_t *q); /* listens to cancellations from now on */
+
+/* ---- turns (queue_turn.c) ---- */
+typedef struct {
+    char id[JOB_ID_LEN], user[JOB_ID_LEN], model[64], priority[8];
+} queue_candidate_t;
+
+/* What one thread asks for: to end claims, and to get others. */
+typedef struct queue_turn {
+    const char *worker_id;
+    const char *const *models;
+    int nmodels, most;
+    const queue_claim_t *done; /* committed; they are ended first, and told of */
+    const int *object_counts;
+    int ndone;
+    bool redis_only; /* takes what Redis gives without asking PostgreSQL, and tells nobody: for measurements */
+    queue_claim_t *out;
+    int got, stale;  /* ids that Redis gave and PostgreSQL did not; they are dropped */
+    int64_t hint_ms; /* until a breaker lets a job through; -1: none is open */
+    err_kind_t rc;
+    err_t *err;
+    struct queue_turn *next;
+    sem_t wake;         /* posted when it is asked to lead, and when another thread served it */
+    int posts;          /* so often in all; whoever posts counts first */
+    atomic_bool served; /* got and rc are filled */
+} queue_turn_t;
+
+/* Serves one turn, alone or together with those of other threads of the same worker. */
+void queue_turn_take(queue_t *q, queue_turn_t *turn);
 
 /* ---- parts of a sweep (queue_audit.c), each on a connection of the caller ---- */
 /* Rows that were pushed less than grace_ms ago are left out. *relisted: rows that were in no list and are pushed again.

@@ -25,26 +25,26 @@ static const char *const CANCEL_ACTIVE[] = {
 #define CANCEL_ACTIVE_OF(column)                                                                                       \
     "UPDATE jobs SET cancel_requested = true WHERE id IN (SELECT id FROM jobs WHERE " column " = $1 "                  \
     "AND state = 'active' AND NOT cancel_requested ORDER BY id LIMIT 500 FOR UPDATE) AND state = 'active' RETURNING "  \
-    "id"
+    "id, COALESCE(left(token, 16), '') AS tag"
     [QUEUE_OF_PROJECT] = CANCEL_ACTIVE_OF("project_id"),
     [QUEUE_OF_IMAGE] = CANCEL_ACTIVE_OF("image_id"),
 };
 
-/* Runs remove.lua or cancel.lua for the ids of a page. */
-static void tell_redis(queue_t *q, const rds_script_t *script, const PGresult *rows) {
-    char keys[QUEUE_PAGE][48];
-    const char *argv[2 * QUEUE_PAGE];
-    int n = PQntuples(rows) < QUEUE_PAGE ? PQntuples(rows) : QUEUE_PAGE;
-    for (int i = 0; i < n; i++) {
-        argv[n + i] = pg_get(rows, i, "id");
-        (void)snprintf(keys[i], sizeof keys[i], "sg:job:%s", argv[n + i]);
-        argv[i] = keys[i];
+/* Runs remove.lua or cancel.lua for the jobs of a page, with these columns of theirs. */
+static void tell_redis(queue_t *q, const rds_script_t *script, const PGresult *rows, const char *const *columns,
+                       int ncolumns) {
+    queue_args_t a = {0};
+    for (int i = 0; i < PQntuples(rows); i++) {
+        for (int k = 0; k < ncolumns; k++) {
+            queue_args_put(&a, pg_get(rows, i, columns[k]));
+        }
     }
     err_t err;
-    if (queue_eval(q, script, n, 2 * n, argv, NULL, &err) != ERR_OK) {
+    if (queue_eval_args(q, script, &a, NULL, &err) != ERR_OK) {
         /* ids that stay in a list are dropped by the worker that claims them; a running job's commit is refused */
         log_error(LOG_WARN, "cancel many: Redis was not told", &err);
     }
+    queue_args_free(&a);
 }
 
 static err_kind_t cancel_page(queue_t *q, const char *sql, bool active, const char *id, int *n, err_t *err) {
@@ -53,8 +53,10 @@ static err_kind_t cancel_page(queue_t *q, const char *sql, bool active, const ch
     *n = 0;
     if (rc == ERR_OK) {
         *n = PQntuples(rows);
-        if (*n > 0) {
-            tell_redis(q, active ? &q->lua.cancel : &q->lua.remove, rows);
+        if (*n > 0 && active) {
+            tell_redis(q, &q->lua.cancel, rows, (const char *const[]){"id", "tag"}, 2);
+        } else if (*n > 0) {
+            tell_redis(q, &q->lua.remove, rows, (const char *const[]){"id", "model", "priority", "user_id"}, 4);
         }
         if (*n > 0 && !active) {
             queue_publish_rows(q, rows, 0, *n, JOB_CANCELLED);

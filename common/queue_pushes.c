@@ -12,25 +12,35 @@
 #include "log.h"
 #include "queue_internal.h"
 
-/* Asks for the hashes of `rows` (column id) in one round trip; those that are not there are written to ids as an
- * array. A job that waits or is claimed always has one. */
+static bool read_flag(redisContext *c, bool *flag) {
+    void *reply = NULL;
+    bool ok = redisGetReply(c, &reply) == REDIS_OK;
+    const redisReply *r = reply;
+    ok = ok && r->type == REDIS_REPLY_INTEGER;
+    *flag = ok && r->integer == 1;
+    if (reply) {
+        freeReplyObject(reply);
+    }
+    return ok;
+}
+
+/* Asks for the jobs of `rows` (id, model, priority) in one round trip; those that neither wait nor are held are written
+ * to ids as an array. */
 static err_kind_t ask(rds_conn_t *conn, const PGresult *rows, buf_t *ids, int *missing, err_t *err) {
     redisContext *c = rds_raw(conn);
     const int n = PQntuples(rows);
     bool ok = c->err == 0;
     for (int i = 0; ok && i < n; i++) {
-        ok = redisAppendCommand(c, "EXISTS sg:job:%s", PQgetvalue(rows, i, 0)) == REDIS_OK;
+        const char *id = pg_get(rows, i, "id");
+        ok = redisAppendCommand(c, "HEXISTS sg:waiting:%s:%s %s", pg_get(rows, i, "model"), pg_get(rows, i, "priority"),
+                                id) == REDIS_OK &&
+             redisAppendCommand(c, "HEXISTS sg:held %s", id) == REDIS_OK;
     }
     for (int i = 0; ok && i < n; i++) {
-        void *reply = NULL;
-        ok = redisGetReply(c, &reply) == REDIS_OK;
-        const redisReply *r = reply;
-        ok = ok && r->type == REDIS_REPLY_INTEGER;
-        if (ok && r->integer == 0) {
-            buf_printf(ids, "%s%s", (*missing)++ ? "," : "{", PQgetvalue(rows, i, 0));
-        }
-        if (reply) {
-            freeReplyObject(reply);
+        bool waits = false, held = false;
+        ok = read_flag(c, &waits) && read_flag(c, &held);
+        if (ok && !waits && !held) {
+            buf_printf(ids, "%s%s", (*missing)++ ? "," : "{", pg_get(rows, i, "id"));
         }
     }
     if (!ok) {
@@ -55,7 +65,8 @@ err_kind_t queue_pushes_run(queue_t *q, pg_conn_t *pg, int64_t grace_ms, int *lo
         rc = pg_exec(pg,
                      "WITH old AS (DELETE FROM pushes WHERE (gateway, lane) IN (SELECT gateway, lane FROM pushes WHERE "
                      "at < now() - $1::float8 * interval '1 millisecond' ORDER BY at LIMIT 100 FOR UPDATE SKIP LOCKED) "
-                     "RETURNING ids) SELECT j.id FROM jobs j WHERE j.id IN (SELECT unnest(ids) FROM old) AND "
+                     "RETURNING ids) SELECT j.id, j.model, j.priority FROM jobs j WHERE j.id IN (SELECT unnest(ids) "
+                     "FROM old) AND "
                      "j.state = 'queued' AND j.enqueued_at IS NOT NULL",
                      1, params, &rows, err);
     }

@@ -16,11 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buf.h"
 #include "log.h"
 #include "metrics.h"
 #include "queue_finish.h"
 #include "queue_internal.h"
 #include "queue_models.h"
+
+enum { RECOVER_MOST = 200, RECOVER_PAGES = 50 }; /* claims of one page; pages of one sweep */
 
 static pthread_once_t metrics_once = PTHREAD_ONCE_INIT;
 static metric_t *recovered_total, *restored_total, *audited_total;
@@ -64,67 +67,127 @@ static void end_turn(queue_t *q) {
 
 /* ---- 1. leases that ran out ---- */
 
-static err_kind_t release_recovered(queue_t *q, const char *job_id, const PGresult *row, err_t *err) {
-    char proc[192];
-    (void)snprintf(proc, sizeof proc, "sg:proc:%s", q->sweeper_id);
-    bool queued = PQntuples(row) == 1 && strcmp(pg_get(row, 0, "state"), "queued") == 0;
-    const char *argv[] = {proc,
-                          "sg:procs",
-                          "sg:lease",
-                          q->sweeper_id,
-                          job_id,
-                          queued ? "front" : "drop",
-                          queued ? pg_get(row, 0, "model") : "",
-                          queued ? pg_get(row, 0, "priority") : "",
-                          queued ? pg_get(row, 0, "user_id") : ""};
-    return queue_eval(q, &q->lua.release, 3, 9, argv, NULL, err);
+/* What recover.lua gives: claims that are this sweeper's now. */
+typedef struct {
+    queue_lost_t lost[RECOVER_MOST];
+    int n;
+    char tag[QUEUE_TAG_SIZE];
+} recovered_t;
+
+/* Ids that are none are dropped: a query with them would fail for all. */
+static void read_recovered(queue_t *q, const redisReply *r, recovered_t *all) {
+    for (size_t i = 0; i + 2 < r->elements && all->n < RECOVER_MOST; i += 3) {
+        const char *id = r->element[i]->str;
+        if (pg_is_uuid(id)) {
+            all->lost[all->n++] = (queue_lost_t){id, r->element[i + 1]->str, r->element[i + 2]->str};
+            continue;
+        }
+        err_t err;
+        log_event(LOG_WARN, "dropped something that is no job id from Redis", "id", id, NULL);
+        if (queue_release(q, "drop", &(queue_release_t){.id = id, .tag = all->tag}, 1, NULL, &err) != ERR_OK) {
+            log_error(LOG_DEBUG, "drop", &err);
+        }
+    }
 }
 
-static err_kind_t recover_one(queue_t *q, pg_conn_t *conn, const char *job_id, const char *worker_id, err_t *err) {
-    bool changed = false;
-    if (!pg_is_uuid(job_id)) {
-        log_event(LOG_WARN, "dropped something that is no job id from Redis", "id", job_id, NULL);
-        (void)queue_release_drop(q, q->sweeper_id, job_id);
-        return ERR_OK;
+static err_kind_t select_rows(pg_conn_t *conn, const recovered_t *all, PGresult **rows, err_t *err) {
+    buf_t ids;
+    buf_init(&ids, 1 << 20);
+    for (int i = 0; i < all->n; i++) {
+        buf_printf(&ids, "%s%s", i ? "," : "{", all->lost[i].id);
     }
-    err_kind_t rc = queue_lose_claim(q, conn, job_id, worker_id, &changed, err);
-    if (rc != ERR_OK) {
-        return rc; /* the sweeper's own lease runs out and the job is found again */
-    }
-    if (changed) {
-        metrics_add(recovered_total, NULL, 1);
-    }
-    const char *params[] = {job_id};
-    PGresult *row = NULL;
-    rc =
-        pg_exec(conn,
-                "SELECT id, project_id, image_id, state, seq, attempt, object_count, error_code, error_message, model, "
-                "priority, user_id FROM jobs WHERE id = $1",
-                1, params, &row, err);
-    if (rc == ERR_OK) {
-        if (!changed && PQntuples(row) == 1 && strcmp(pg_get(row, 0, "state"), "active") != 0) {
-            queue_publish_row(q, row); /* who ended the claim did not reach Redis, so perhaps nobody was told */
+    buf_puts(&ids, "}");
+    const char *params[] = {ids.data};
+    err_kind_t rc = ids.failed
+                        ? err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", "recovery")
+                        : pg_exec(conn,
+                                  "SELECT id, project_id, image_id, state, seq, attempt, object_count, error_code, "
+                                  "error_message, model, priority, user_id FROM jobs WHERE id = ANY($1::uuid[])",
+                                  1, params, rows, err);
+    buf_free(&ids);
+    return rc;
+}
+
+static int find_row(const PGresult *rows, const char *id) {
+    for (int i = 0; i < PQntuples(rows); i++) {
+        if (strcmp(pg_get(rows, i, "id"), id) == 0) {
+            return i;
         }
-        rc = release_recovered(q, job_id, row, err);
-        PQclear(row);
+    }
+    return -1;
+}
+
+/* The rows decide. Those that are not active are told of once more: who ended the claim may not have reached Redis. */
+static err_kind_t release_recovered(queue_t *q, const recovered_t *all, const PGresult *rows, err_t *err) {
+    queue_release_t front[RECOVER_MOST], drop[RECOVER_MOST];
+    queue_news_t news = {0};
+    int nfront = 0, ndrop = 0;
+    for (int i = 0; i < all->n; i++) {
+        int row = find_row(rows, all->lost[i].id);
+        queue_release_t one = {.id = all->lost[i].id, .tag = all->tag};
+        if (row >= 0) {
+            one.model = pg_get(rows, row, "model");
+            one.priority = pg_get(rows, row, "priority");
+            one.user = pg_get(rows, row, "user_id");
+        }
+        if (row >= 0 && strcmp(pg_get(rows, row, "state"), "active") != 0) {
+            queue_news_add_row(&news, rows, row);
+        }
+        if (row >= 0 && strcmp(pg_get(rows, row, "state"), "queued") == 0) {
+            front[nfront++] = one;
+        } else {
+            drop[ndrop++] = one;
+        }
+    }
+    err_kind_t rc = queue_release(q, "drop", drop, ndrop, &news, err);
+    if (rc == ERR_OK && nfront > 0) {
+        rc = queue_release(q, "front", front, nfront, NULL, err);
+    }
+    queue_news_free(&news);
+    return rc;
+}
+
+/* One page. Should a step fail, the sweeper's own leases run out and the jobs are found again. */
+static err_kind_t recover_page(queue_t *q, pg_conn_t *conn, int *found, err_t *err) {
+    recovered_t all = {0};
+    char lease[24], silence[24], most[16];
+    (void)snprintf(lease, sizeof lease, "%lld", (long long)q->tune.sweeper_lease_ms);
+    (void)snprintf(silence, sizeof silence, "%lld", (long long)q->lease_ms * 2);
+    (void)snprintf(most, sizeof most, "%d", RECOVER_MOST);
+    redisReply *r = NULL;
+    PGresult *changed = NULL, *rows = NULL;
+    err_kind_t rc = queue_random_hex(all.tag, (QUEUE_TAG_SIZE - 1) / 2, err);
+    if (rc == ERR_OK) {
+        const char *argv[] = {q->sweeper_id, all.tag, lease, most, silence};
+        rc = queue_eval(q, &q->lua.recover, 0, 5, argv, &r, err);
+    }
+    if (rc == ERR_OK && r->type == REDIS_REPLY_ARRAY) {
+        read_recovered(q, r, &all);
+    }
+    *found = all.n;
+    if (rc == ERR_OK && all.n > 0) {
+        rc = queue_lose_claims(q, conn, all.lost, all.n, &changed, err);
+        if (rc == ERR_OK) {
+            metrics_add(recovered_total, NULL, PQntuples(changed));
+            PQclear(changed);
+            rc = select_rows(conn, &all, &rows, err);
+        }
+        if (rc == ERR_OK) {
+            rc = release_recovered(q, &all, rows, err);
+            PQclear(rows);
+        }
+    }
+    if (r) {
+        freeReplyObject(r);
     }
     return rc;
 }
 
 static err_kind_t recover_leases(queue_t *q, pg_conn_t *conn, err_t *err) {
-    char lease[24], silence[24];
-    (void)snprintf(lease, sizeof lease, "%lld", (long long)q->tune.sweeper_lease_ms);
-    (void)snprintf(silence, sizeof silence, "%lld", (long long)q->lease_ms * 2);
-    const char *argv[] = {"sg:lease", "sg:procs", "sg:workers", q->sweeper_id, lease, "200", silence};
-    redisReply *r = NULL;
-    err_kind_t rc = queue_eval(q, &q->lua.recover, 3, 7, argv, &r, err);
-    if (rc == ERR_OK && r->type == REDIS_REPLY_ARRAY) {
-        for (size_t i = 0; rc == ERR_OK && i + 1 < r->elements; i += 2) {
-            rc = recover_one(q, conn, r->element[i]->str, r->element[i + 1]->str, err);
-        }
-    }
-    if (r) {
-        freeReplyObject(r);
+    int found = RECOVER_MOST;
+    err_kind_t rc = ERR_OK;
+    for (int page = 0; rc == ERR_OK && found == RECOVER_MOST && page < RECOVER_PAGES; page++) {
+        rc = recover_page(q, conn, &found, err);
     }
     return rc;
 }
@@ -138,22 +201,24 @@ static err_kind_t restore_leases(queue_t *q, pg_conn_t *conn, err_t *err) {
     const char *params[] = {grace};
     PGresult *rows = NULL;
     err_kind_t rc = pg_exec(conn,
-                            "SELECT id, COALESCE(worker_id, 'unknown') AS worker_id FROM jobs WHERE state = 'active' "
+                            "SELECT id, COALESCE(worker_id, 'unknown') AS worker_id, left(token, 16) AS tag, model, "
+                            "priority FROM jobs WHERE state = 'active' AND token IS NOT NULL "
                             "AND started_at < now() - $1::float8 * interval '1 millisecond'",
                             1, params, &rows, err);
     int n = rc == ERR_OK ? PQntuples(rows) : 0;
     for (int from = 0; rc == ERR_OK && from < n; from += QUEUE_PAGE) {
-        const char *argv[3 + 2 * QUEUE_PAGE];
+        const char *argv[1 + 5 * QUEUE_PAGE];
         int argc = 0;
-        argv[argc++] = "sg:lease";
-        argv[argc++] = "sg:procs";
         argv[argc++] = lease;
         for (int i = from; i < n && i < from + QUEUE_PAGE; i++) {
             argv[argc++] = pg_get(rows, i, "id");
             argv[argc++] = pg_get(rows, i, "worker_id");
+            argv[argc++] = pg_get(rows, i, "tag");
+            argv[argc++] = pg_get(rows, i, "model");
+            argv[argc++] = pg_get(rows, i, "priority");
         }
         redisReply *r = NULL;
-        rc = queue_eval(q, &q->lua.restore, 2, argc, argv, &r, err);
+        rc = queue_eval(q, &q->lua.restore, 0, argc, argv, &r, err);
         if (rc == ERR_OK && r->type == REDIS_REPLY_INTEGER && r->integer > 0) {
             metrics_add(restored_total, NULL, (double)r->integer);
             log_msgf(LOG_WARN, "%lld active jobs had no lease in Redis", r->integer);

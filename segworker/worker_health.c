@@ -41,16 +41,17 @@ static void put_info(worker_t *w, buf_t *b) {
 /* ---- heartbeat ---- */
 
 static err_kind_t beat(worker_t *w, buf_t *info, err_t *err) {
-    char held[WORKER_MAX_SLOTS][JOB_ID_LEN];
-    const char *ids[WORKER_MAX_SLOTS];
+    queue_claim_t held[WORKER_MAX_SLOTS];
+    const char *ids[WORKER_MAX_SLOTS], *tokens[WORKER_MAX_SLOTS];
     int slots[WORKER_MAX_SLOTS];
     bool lost[WORKER_MAX_SLOTS] = {false};
     int n = 0;
     (void)pthread_mutex_lock(&w->lock);
     for (int i = 0; i < w->nslots; i++) {
         if (w->slots[i].busy && !w->slots[i].given_up) {
-            memcpy(held[n], w->slots[i].claim.id, JOB_ID_LEN);
-            ids[n] = held[n];
+            held[n] = w->slots[i].claim;
+            ids[n] = held[n].id;
+            tokens[n] = held[n].token;
             slots[n++] = i;
         }
     }
@@ -59,12 +60,12 @@ static err_kind_t beat(worker_t *w, buf_t *info, err_t *err) {
     if (info->failed) {
         return err_set(err, ERR_NO_MEMORY, "no_memory", "The worker is out of memory.", "heartbeat");
     }
-    err_kind_t rc = queue_renew(w->queue, w->id, info->data, ids, n, lost, err);
+    err_kind_t rc = queue_renew_claims(w->queue, w->id, info->data, ids, tokens, n, lost, err);
     (void)pthread_mutex_lock(&w->lock);
     for (int i = 0; rc == ERR_OK && i < n; i++) {
         worker_slot_t *s = &w->slots[slots[i]];
         /* the slot may have ended this job, and even begun another, meanwhile */
-        if (lost[i] && s->busy && strcmp(s->claim.id, held[i]) == 0) {
+        if (lost[i] && s->busy && strcmp(s->claim.token, held[i].token) == 0) {
             s->lost = true;
         }
     }

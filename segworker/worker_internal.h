@@ -34,7 +34,9 @@ typedef struct {
     pthread_t thread;
     bool started;
     bool busy;
-    queue_claim_t claim;        /* as claimed; the thread works on its own copy */
+    queue_claim_t claim; /* as claimed; the thread works on its own copy */
+    queue_claim_t done;  /* committed, and not yet ended in Redis; of the thread alone, as the next two */
+    int done_objects, ndone;
     int64_t computing_since_ms; /* monotonic; 0 = not in the pipeline */
     bool given_up;              /* stuck past its time-out: ended from outside, see worker_watch.c */
     atomic_bool lost;           /* the heartbeat learned that the lease is another's */

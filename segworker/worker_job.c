@@ -1,5 +1,6 @@
 /*
- * A job slot: claim, run the pipeline, store, and tell the queue how it ended. One thread each.
+ * A job slot: claim, run the pipeline, store, and tell the queue how it ended. One thread each. The end of a job that
+ * succeeded travels with the next claim.
  *
  * Who ends a job: the thread that runs it. It learns that it should stop from queue_is_cancelled (a person), slot->lost
  * (the lease is another worker's) or worker->hurry (the daemon stops), all asked between two tiles.
@@ -74,7 +75,7 @@ static void on_progress(void *arg, const char *stage, double fraction) {
 
 static bool on_cancelled(void *arg) {
     run_context_t *x = arg;
-    return x->slot->lost || x->w->hurry || queue_is_cancelled(x->w->queue, x->claim->id);
+    return x->slot->lost || x->w->hurry || queue_claim_is_cancelled(x->w->queue, x->claim);
 }
 
 /* ---- one job ---- */
@@ -124,7 +125,7 @@ static err_kind_t store(run_context_t *x, const result_t *result, err_t *err) {
     queue_publish_progress(x->w->queue, x->claim, "store", 0.97);
     int64_t before = time_mono_us();
     err_kind_t rc =
-        store_commit(x->w->queue, x->w->pg, x->w->id, x->claim, result, timings.failed ? "{}" : timings.data, err);
+        store_commit(x->w->queue, x->w->pg, NULL, x->claim, result, timings.failed ? "{}" : timings.data, err);
     observe_stage("store", (double)(time_mono_us() - before) / 1e6);
     buf_free(&timings);
     return rc;
@@ -157,7 +158,7 @@ static void end_badly(run_context_t *x, err_t *why) {
     if (why->kind == ERR_CONFLICT || x->slot->lost) {
         outcome = "lost";
         (void)err_set(why, ERR_UNAVAILABLE, "claim_lost", "The job was taken over by another worker.", NULL);
-    } else if (queue_is_cancelled(w->queue, c->id)) {
+    } else if (queue_claim_is_cancelled(w->queue, c)) {
         outcome = "cancelled";
         (void)err_set(why, ERR_CANCELLED, "cancelled", "The job was cancelled.", NULL);
     } else if (why->kind == ERR_CANCELLED && w->hurry) {
@@ -200,6 +201,9 @@ static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
         (void)snprintf(objects, sizeof objects, "%u", result.count);
         log_event(LOG_INFO, "job completed", "jobId", c->id, "model", c->model, "objects", objects, "ms", ms, NULL);
         count_outcome(c, "completed");
+        slot->done = *c; /* ended and told of together with the next claim */
+        slot->done_objects = (int)result.count;
+        slot->ndone = 1;
         queue_note_seconds(w->queue, c->model, (double)(time_mono_ms() - before) / 1000.0);
     } else {
         err.kind = rc;
@@ -226,6 +230,12 @@ static void serve_claim(worker_slot_t *slot, queue_claim_t *c) {
     slot_set(slot, NULL);
 }
 
+/* Ends the job that was committed, if there is one, without claiming another. */
+static void end_done(worker_slot_t *slot) {
+    queue_complete_done_many(slot->w->queue, slot->w->id, &slot->done, &slot->done_objects, slot->ndone);
+    slot->ndone = 0;
+}
+
 void *worker_slot_run(void *arg) {
     worker_slot_t *slot = arg;
     worker_t *w = slot->w;
@@ -239,9 +249,12 @@ void *worker_slot_run(void *arg) {
             names[i] = model_names[i];
         }
         queue_claim_t claim;
-        bool got = false;
+        int got = 0;
         err_t err = {0};
-        if (queue_claim(w->queue, w->id, names, nmodels, CLAIM_WAIT_MS, &claim, &got, &err) != ERR_OK) {
+        err_kind_t rc = queue_turn(w->queue, w->id, &slot->done, &slot->done_objects, slot->ndone, names, nmodels, 1,
+                                   CLAIM_WAIT_MS, &claim, &got, &err);
+        if (rc != ERR_OK) {
+            end_done(slot);    /* perhaps once more, which is harmless */
             if (!complained) { /* once for each absence */
                 log_error(LOG_WARN, "claim a job", &err);
             }
@@ -250,9 +263,11 @@ void *worker_slot_run(void *arg) {
             continue;
         }
         complained = false;
-        if (got) {
+        slot->ndone = 0;
+        if (got == 1) {
             serve_claim(slot, &claim);
         }
     }
+    end_done(slot);
     return NULL;
 }

@@ -12,12 +12,12 @@
 -- ARGV[5]  fewer runs do not open it   ARGV[6]  window, ms   ARGV[7]  open for, ms   ARGV[8]  outcomes kept at most
 -- Reply    'closed', 'opened' (by this outcome), 'reopened', 'open', 'half_open' or 'recovered' (closed by this outcome)
 --
--- Touches sg:wake:<model>, sg:ring:<model>:*.
+-- Touches sg:open (the models whose breaker is not closed), sg:wake:<model>; reads sg:turns:<model>.
 local model, ok = ARGV[1], ARGV[3] == '1'
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
-local b = redis.call('HMGET', KEYS[1], 'state', 'open_until', 'probe')
-local open = b[1] == 'open'
+local b = redis.call('HMGET', KEYS[1], 'open_until', 'probe')
+local open = redis.call('SISMEMBER', 'sg:open', model) == 1
 
 redis.call('HINCRBY', KEYS[1], ok and 'succeeded' or 'failed', 1)
 local n = redis.call('HINCRBY', KEYS[1], 'runs', 1)
@@ -28,29 +28,27 @@ redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -tonumber(ARGV[8]) - 1)
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
 
 local function open_it()
-    redis.call('HSET', KEYS[1], 'state', 'open', 'open_until', string.format('%d', ms + tonumber(ARGV[7])), 'probe', '')
+    redis.call('SADD', 'sg:open', model)
+    redis.call('HSET', KEYS[1], 'open_until', string.format('%d', ms + tonumber(ARGV[7])), 'probe', '')
     redis.call('HINCRBY', KEYS[1], 'opened', 1)
 end
 
 if open then
-    if ms < tonumber(b[2] or 0) then
+    if ms < tonumber(b[1] or 0) then
         return 'open'
     end
-    if b[3] ~= ARGV[2] then
+    if b[2] ~= ARGV[2] then
         return 'half_open'
     end
     if not ok then
         open_it()
         return 'reopened'
     end
-    redis.call('HSET', KEYS[1], 'state', 'closed', 'probe', '')
+    redis.call('SREM', 'sg:open', model)
+    redis.call('HSET', KEYS[1], 'probe', '')
     redis.call('DEL', KEYS[2])
-    for priority = 1, 10 do
-        if redis.call('EXISTS', 'sg:ring:' .. model .. ':' .. priority) == 1 then
-            redis.call('LPUSH', 'sg:wake:' .. model, '1') -- its claim passes the token on to the other workers
-            redis.call('LTRIM', 'sg:wake:' .. model, 0, 63)
-            break
-        end
+    if redis.call('EXISTS', 'sg:turns:' .. model) == 1 and redis.call('LLEN', 'sg:wake:' .. model) < 64 then
+        redis.call('LPUSH', 'sg:wake:' .. model, '1') -- its claim passes the token on to the other workers
     end
     return 'recovered'
 end

@@ -5,7 +5,7 @@
 -- ARGV     three per job, in the order in which they were pushed: model, priority, user id
 -- Reply    array, one integer per job: 0 = next, -1 = not waiting any more
 --
--- Only reads sg:q:…, sg:ring:… and sg:count:….
+-- Reads sg:q:*, sg:turns:<model>, sg:waiting:<model>:*.
 local replies, younger, above, others = {}, {}, {}, {}
 
 for i = #ARGV - 2, 1, -3 do
@@ -16,18 +16,16 @@ for i = #ARGV - 2, 1, -3 do
     younger[list] = seen + 1
 
     if not above[place] then
-        local higher, n = {}, 0
-        for p = tonumber(priority) + 1, 10 do
-            higher[#higher + 1] = p
-        end
-        if #higher > 0 then
-            for _, count in ipairs(redis.call('HMGET', 'sg:count:' .. model, unpack(higher))) do
-                n = n + math.max(0, tonumber(count or 0) or 0)
-            end
+        local turns, band, n = 'sg:turns:' .. model, 1099511627776, 0
+        local first = redis.call('ZRANGE', turns, 0, 0)[1]
+        for p = priority + 1, first and tonumber(string.match(first, '^%d+')) or 10 do
+            n = n + redis.call('HLEN', 'sg:waiting:' .. model .. ':' .. p)
         end
         above[place] = n
         others[place] = {}
-        for _, who in ipairs(redis.call('LRANGE', 'sg:ring:' .. place, 0, 999)) do
+        for _, entry in ipairs(redis.call('ZRANGEBYSCORE', turns, string.format('%.0f', (10 - priority) * band),
+                                          string.format('(%.0f', (11 - priority) * band), 'LIMIT', 0, 1000)) do
+            local who = string.match(entry, ':(.*)$')
             table.insert(others[place], { who, redis.call('LLEN', 'sg:q:' .. place .. ':' .. who) })
         end
     end
@@ -41,8 +39,7 @@ for i = #ARGV - 2, 1, -3 do
     local ahead = depth
     if depth >= 0 then
         ahead = ahead + above[place]
-        for k = #others[place], 1, -1 do
-            local other = others[place][k]
+        for _, other in ipairs(others[place]) do
             if other[1] == user then
                 turn_passed = true
             else

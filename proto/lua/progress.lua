@@ -1,16 +1,19 @@
--- Notes the progress of an active job, unless the job has another holder by now. Where Redis forgot the job nothing is
--- noted: only a claim, a heartbeat or restore.lua may name a holder, because these give a lease as well. A holder without
--- a lease, named by a worker that has lost the job meanwhile, would keep restore.lua from the true one's row.
+-- Notes the progress of a claim, unless the job has another by now. Where Redis forgot the job nothing is noted: only
+-- claim.lua and restore.lua name a holder, because they give a lease as well. A holder without a lease, named by a worker
+-- that has lost the job meanwhile, would keep restore.lua from the true one's row.
 --
--- KEYS[1]  sg:job:<id>
--- ARGV[1]  worker id   ARGV[2]  progress, 0…1   ARGV[3]  stage   ARGV[4]  sequence number
--- Reply    1 noted (or nothing is known of the job), 0 the job is not this worker's
-if redis.call('EXISTS', KEYS[1]) == 0 then
+-- KEYS     none
+-- ARGV[1]  job id   ARGV[2]  tag of the claim   ARGV[3]  sequence number   ARGV[4]  progress, 0…1   ARGV[5]  stage
+-- Reply    1 noted (or nothing is known of the job), 0 the job is not this claim's
+--
+-- Touches sg:held.
+local claim = redis.call('HGET', 'sg:held', ARGV[1])
+if not claim then
     return 1
 end
-if redis.call('HGET', KEYS[1], 'worker') ~= ARGV[1] then
+if string.sub(claim, 1, 16) ~= ARGV[2] then
     return 0
 end
-redis.call('HSET', KEYS[1], 'progress', ARGV[2], 'stage', ARGV[3], 'seq', ARGV[4])
-redis.call('EXPIRE', KEYS[1], 86400)
+claim = string.gsub(claim, ' at=%S*', '')
+redis.call('HSET', 'sg:held', ARGV[1], string.format('%s at=%s/%s/%s', claim, ARGV[3], ARGV[4], ARGV[5]))
 return 1

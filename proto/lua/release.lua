@@ -1,56 +1,58 @@
--- Ends a claim: the job leaves the worker's processing list and its lease is dropped. With 'front' or 'back' it waits
--- again in the same step (a hand-back); with 'drop' it is gone from Redis.
+-- Ends claims: the jobs leave sg:held and their leases are dropped. With 'front' or 'back' they wait again in the same
+-- step (a hand-back); with 'drop' they are gone from Redis. Messages are published first, also in the same step, so that
+-- nobody can die between the news and the end of the claim, after which nothing would tell it again.
 --
--- KEYS[1]  sg:proc:<worker>   KEYS[2]  sg:procs   KEYS[3]  sg:lease
--- ARGV[1]  worker id   ARGV[2]  job id   ARGV[3]  'drop', 'front' or 'back'
--- ARGV[4]  model   ARGV[5]  priority   ARGV[6]  user id   (used unless 'drop')
--- ARGV[7…] further job ids, with 'drop' only
--- Reply    number of claims ended; a job that is no longer this worker's is only taken out of the worker's own list
+-- KEYS     none
+-- ARGV[1]  'drop', 'front' or 'back'
+-- ARGV[2]  number of messages, then two for each: channel, message
+-- then     five for each job: job id, tag of the claim, model, priority, user id (the last three unused with 'drop').
+--          With 'front' the last job becomes the first
+-- Reply    number of claims ended; a claim that is no longer held, or whose job has another by now, is left alone, but
+--          a job that nobody holds and that waits nowhere waits again, too, unless 'drop'
 --
--- Touches sg:job:<id> and, unless 'drop', what enqueue.lua touches.
-local worker, id = ARGV[1], ARGV[2]
-
--- Ends the claim of one job. False: it is no longer this worker's.
-local function let_go(one)
-    local key = 'sg:job:' .. one
-    redis.call('LREM', KEYS[1], 0, one)
-    if redis.call('EXISTS', key) == 1 and redis.call('HGET', key, 'worker') ~= worker then
-        return false
-    end
-    redis.call('ZREM', KEYS[3], one)
-    redis.call('DEL', key)
-    if ARGV[3] == 'drop' then
-        -- A worker that was thought dead and still heartbeats must learn that the job is not its own any more.
-        redis.call('HSET', key, 'worker', '')
-        redis.call('EXPIRE', key, 7200)
-    end
-    return true
+-- Touches sg:held, sg:lease, sg:wake:<model>, sg:open and, unless 'drop', what enqueue.lua touches.
+local how, at = ARGV[1], 2 + 2 * ARGV[2]
+for i = 3, at, 2 do
+    redis.call('PUBLISH', ARGV[i], ARGV[i + 1])
 end
-
-local ended = let_go(id) and 1 or 0
-if ARGV[3] == 'drop' then
-    for i = 7, #ARGV do
-        ended = ended + (let_go(ARGV[i]) and 1 or 0)
-    end
-end
-if redis.call('EXISTS', KEYS[1]) == 0 then
-    redis.call('SREM', KEYS[2], worker)
-end
-if ARGV[3] == 'drop' or ended == 0 then
-    return ended
-end
-
 local now = redis.call('TIME')
-local key, model, priority, user = 'sg:job:' .. id, ARGV[4], ARGV[5], ARGV[6]
-local q = 'sg:q:' .. model .. ':' .. priority .. ':' .. user
-local ring = 'sg:ring:' .. model .. ':' .. priority
-redis.call('HSET', key, 'model', model, 'priority', priority, 'user', user, 'list', q,
-           'at', now[1] * 1000 + math.floor(now[2] / 1000))
-redis.call(ARGV[3] == 'front' and 'RPUSH' or 'LPUSH', q, id)
-redis.call('HINCRBY', 'sg:count:' .. model, priority, 1)
-if not redis.call('LPOS', ring, user) then
-    redis.call('LPUSH', ring, user)
+local ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local ids, free, ended, woken = {}, {}, 0, {}
+for i = at + 1, #ARGV, 5 do
+    ids[#ids + 1] = ARGV[i]
 end
-redis.call('LPUSH', 'sg:wake:' .. model, '1')
-redis.call('LTRIM', 'sg:wake:' .. model, 0, 63)
-return 1
+local open = redis.call('EXISTS', 'sg:open') == 1
+
+for n, claim in ipairs(#ids > 0 and redis.call('HMGET', 'sg:held', unpack(ids)) or {}) do
+    local i = at + 5 * n - 4
+    local id, model, priority, user = ids[n], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4]
+    if not claim or string.sub(claim, 1, 16) == ARGV[i + 1] then
+        free[#free + 1] = id
+        ended = ended + (claim and 1 or 0)
+        if how ~= 'drop' then
+            local place = model .. ':' .. priority
+            if redis.call('HSETNX', 'sg:waiting:' .. place, id, string.format('%d %s', ms, user)) == 1 then
+                if redis.call(how == 'front' and 'RPUSH' or 'LPUSH', 'sg:q:' .. place .. ':' .. user, id) == 1 then
+                    local turn = redis.call('HINCRBY', 'sg:turn', model, 1)
+                    redis.call('ZADD', 'sg:turns:' .. model, 'NX',
+                               string.format('%.0f', (10 - priority) * 1099511627776 + turn), priority .. ':' .. user)
+                end
+                woken[model] = true
+            end
+        end
+        -- a probe that ended without an outcome makes room for the next
+        if open and model ~= '' and redis.call('HGET', 'sg:breaker:' .. model, 'probe') == id then
+            woken[model] = true
+        end
+    end
+end
+if #free > 0 then
+    redis.call('HDEL', 'sg:held', unpack(free))
+    redis.call('ZREM', 'sg:lease', unpack(free))
+end
+for model in pairs(woken) do
+    if redis.call('LLEN', 'sg:wake:' .. model) < 64 then
+        redis.call('LPUSH', 'sg:wake:' .. model, '1')
+    end
+end
+return ended

@@ -1,24 +1,19 @@
 -- Takes waiting jobs out of their lists (they were cancelled). A job that a worker holds is left alone.
 --
--- KEYS     sg:job:<id>, one for each job
--- ARGV     job ids, in the same order
+-- KEYS     none
+-- ARGV     four per job: id, model, priority, user id
 -- Reply    number of jobs removed
 --
--- Touches sg:q:*, sg:ring:*, sg:count:<model>.
+-- Touches sg:waiting:<model>:<priority>, sg:q:<model>:<priority>:<user>, sg:turns:<model>.
 local removed = 0
-for i = 1, #KEYS do
-    local job = redis.call('HMGET', KEYS[i], 'list', 'model', 'priority', 'user')
-    local list = job[1]
-    if list and list ~= '' then
-        redis.call('DEL', KEYS[i])
+for i = 1, #ARGV, 4 do
+    local entry = ARGV[i + 2] .. ':' .. ARGV[i + 3]
+    local q = 'sg:q:' .. ARGV[i + 1] .. ':' .. entry
+    if redis.call('HDEL', 'sg:waiting:' .. ARGV[i + 1] .. ':' .. ARGV[i + 2], ARGV[i]) == 1 then
         -- -1: search from the head, where a job is most likely to be
-        local n = redis.call('LREM', list, -1, ARGV[i])
-        if n > 0 then
-            redis.call('HINCRBY', 'sg:count:' .. job[2], job[3], -n)
-            removed = removed + n
-        end
-        if redis.call('EXISTS', list) == 0 then
-            redis.call('LREM', 'sg:ring:' .. job[2] .. ':' .. job[3], 0, job[4])
+        removed = removed + redis.call('LREM', q, -1, ARGV[i])
+        if redis.call('EXISTS', q) == 0 then
+            redis.call('ZREM', 'sg:turns:' .. ARGV[i + 1], entry)
         end
     end
 end

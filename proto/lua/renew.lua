@@ -1,38 +1,37 @@
--- Renews every lease of one worker and its entry in the registry. A lease that Redis lost (flush, restart) is made
--- again; one that recovery took is reported as lost.
+-- Renews the leases of one worker's claims and its entry in the registry.
 --
--- KEYS[1]  sg:proc:<worker>   KEYS[2]  sg:procs   KEYS[3]  sg:lease   KEYS[4]  sg:workers
--- ARGV[1]  worker id   ARGV[2]  lease, ms   ARGV[3]  JSON object that describes the worker   ARGV[4…] job ids
--- Reply    array, one integer per job: 1 renewed, 0 lost, 2 renewed and a person asked to cancel the job
+-- KEYS     none
+-- ARGV[1]  worker id   ARGV[2]  lease, ms   ARGV[3]  JSON object that describes the worker
+-- ARGV[4…] two per claim: job id, tag
+-- Reply    array, one integer per claim: 1 renewed; 2 renewed, and a person asked to cancel the job; 0 lost, another had or
+--          has the job; 3 Redis does not know: it forgot (then restore.lua makes the claim again, from PostgreSQL), or the
+--          claim has just ended. Go on, for the commit decides
 --
--- Touches sg:job:<id>.
-local worker, lease = ARGV[1], tonumber(ARGV[2])
+-- Touches sg:held, sg:lease, sg:workers; reads sg:lost.
+local worker = ARGV[1]
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
-local replies = {}
-
-for i = 4, #ARGV do
-    local id = ARGV[i]
-    local key = 'sg:job:' .. id
-    local known = redis.call('EXISTS', key) == 1
-    if known and redis.call('HGET', key, 'worker') ~= worker then
-        replies[#replies + 1] = 0
+local replies, ids, leases = {}, {}, {}
+for i = 4, #ARGV, 2 do
+    ids[#ids + 1] = ARGV[i]
+end
+for n, claim in ipairs(#ids > 0 and redis.call('HMGET', 'sg:held', unpack(ids)) or {}) do
+    local tag = ARGV[2 * n + 3]
+    local holder, rest = string.match(claim or '', '^(%S+ %S+)(.*)$')
+    if holder == tag .. ' ' .. worker then
+        leases[#leases + 1] = ms + tonumber(ARGV[2])
+        leases[#leases + 1] = ids[n]
+        replies[n] = string.find(rest, ' cancel', 1, true) and 2 or 1
     else
-        if not known then
-            redis.call('HSET', key, 'worker', worker)
-        end
-        redis.call('EXPIRE', key, 86400)
-        redis.call('ZADD', KEYS[3], ms + lease, id)
-        if not redis.call('LPOS', KEYS[1], id) then
-            redis.call('LPUSH', KEYS[1], id)
-            redis.call('SADD', KEYS[2], worker)
-        end
-        replies[#replies + 1] = redis.call('HGET', key, 'cancel') == '1' and 2 or 1
+        replies[n] = redis.call('ZSCORE', 'sg:lost', ids[n] .. ' ' .. tag) and 0 or 3
     end
+end
+if #leases > 0 then
+    redis.call('ZADD', 'sg:lease', unpack(leases))
 end
 
 -- The worker's own words, with the time of this sign of life by Redis's clock.
 local info = string.gsub(ARGV[3], '}%s*$', '')
 local comma = string.find(info, '"') and ',' or ''
-redis.call('HSET', KEYS[4], worker, info .. comma .. '"seenAt":' .. string.format('%d', ms) .. '}')
+redis.call('HSET', 'sg:workers', worker, info .. comma .. '"seenAt":' .. string.format('%d', ms) .. '}')
 return replies

@@ -229,7 +229,7 @@ err_kind_t store_commit(queue_t *q, pg_pool_t *pg, const char *worker_id, queue_
         log_error(LOG_WARN, "save the result", err);
         time_sleep_ms((int64_t)TRY_GAP_MS << i);
     }
-    if (rc == ERR_OK) {
+    if (rc == ERR_OK && worker_id) {
         queue_complete_done(q, worker_id, c, (int)r->count);
     }
     return rc;

@@ -10,7 +10,8 @@
 #include "common/queue.h"
 #include "segworker/result.h"
 
-/* Commits the result and completes the job, and tells so (queue_complete_done). Tries again when the database is away
+/* Commits the result and completes the job, and tells so (queue_complete_done; with worker_id NULL the caller does, and
+ * may do so together with its next claim, see queue_turn). Tries again when the database is away
  * for a moment, and finds out whether a commit whose answer was lost had happened. timings_json: seconds by stage.
  * ERR_CONFLICT "claim_lost": nothing was written; ERR_CANCELLED: the same, a person cancelled the job; ERR_UNAVAILABLE:
  * the database stayed away. After any error the claim is still held. */

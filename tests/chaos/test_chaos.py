@@ -50,7 +50,7 @@ def test_a_lost_job_would_be_noticed():
         assert any("no legal change" in w for w in verify.check_rows(s, load.ledger))
         s.sql("DELETE FROM jobs WHERE id = %s", jobs[2])
         assert verify.check_accepted(s, load.ledger)[1] == [jobs[2]]
-        s.redis_cli("LPUSH", "sg:proc:ghost", jobs[0])
-        assert "sg:proc:ghost" in verify.left_in_redis(s)
+        s.redis_cli("HSET", "sg:held", jobs[0], "0123456789abcdef ghost")
+        assert "sg:held" in verify.left_in_redis(s)
     finally:
         s.stop()

@@ -27,13 +27,11 @@ def wait_for_the_end(stack, seconds):
 
 
 def left_in_redis(stack):
-    """Keys of jobs that are not jobs any more. What may stay: registry, epoch, wake-up tokens, and what expires."""
+    """Keys of jobs that are not jobs any more. What may stay: registry, epoch, counters, wake-up tokens, and what expires."""
     left = []
     for key in stack.redis_cli("--scan", "--pattern", "sg:*").split():
-        if key.startswith(("sg:q:", "sg:ring:", "sg:proc:")) or key in ("sg:lease", "sg:procs"):
+        if key.startswith(("sg:q:", "sg:turns:", "sg:waiting:")) or key in ("sg:lease", "sg:held"):
             left.append(key)
-        elif key.startswith("sg:job:") and int(stack.redis_cli("TTL", key)) < 0:
-            left.append(f"{key} for ever")
     return left
 
 

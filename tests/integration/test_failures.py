@@ -33,7 +33,7 @@ def assert_clean(stack):
 
     def empty():
         kinds = {k: stack.redis_cli("TYPE", k) for k in stack.redis_cli("KEYS", "sg:*").split()}
-        return not [k for k, t in kinds.items() if t == "list" and not k.startswith("sg:wake")] and "sg:lease" not in kinds
+        return not [k for k, t in kinds.items() if t == "list" and not k.startswith("sg:wake")] and not {"sg:lease", "sg:held"} & set(kinds)
     wait_until(empty, 10, "Redis being clean")
 
 
@@ -194,7 +194,8 @@ def test_open_breaker_keeps_jobs_and_a_probe_closes_it(own_stack):
     c = Client(s).register()
     p = c.project()
     until = int(time.time() * 1000) + 6000
-    s.redis_cli("HSET", "sg:breaker:nuclei", "state", "open", "open_until", until, "opened", "1", "probe", "")
+    s.redis_cli("HSET", "sg:breaker:nuclei", "open_until", until, "opened", "1", "probe", "")
+    s.redis_cli("SADD", "sg:open", "nuclei")
 
     def breaker():
         return next(b for b in c.get("/api/segmentation/queue/status").json["breaker"] if b["model"] == "nuclei")

@@ -12,6 +12,8 @@
  *     former one's token, so "the token in the row is mine" is `job[j].own == w`, as long as no two lives of a worker
  *     share a number. Hence what a process leaves behind when it dies is renamed to one of two numbers of the
  *     dead: a new life never matches them.
+ *   - The tag of a claim, too, is the worker's number: recovery that comes late may take a worker's younger claim of the
+ *     same job for the one that was lost. The real fence tells them apart.
  *   - A worker may learn of a cancellation, or of a lost lease, at any moment after it happened, or never.
  *   - A lease may run out at any moment, also one that is renewed in time. A job that is delayed may be due at any moment.
  *   - Any waiting job may be the next one.
@@ -59,7 +61,7 @@
 #ifndef PAUSES
 #define PAUSES 1
 #endif
-/* NO_FENCE, LEASE_ONLY_RECOVERY: the engine, broken on purpose */
+/* NO_FENCE, LEASE_ONLY_RECOVERY, NO_RESTORE: the engine, broken on purpose */
 
 /* ---- PostgreSQL: table jobs ---- */
 
@@ -74,19 +76,12 @@
 
 /* ---- Redis ---- */
 
-/* who holds a processing list: workers 1…W, sweepers W+1…W+S, the first and the second process that died */
+/* who holds a claim in sg:held: workers 1…W, sweepers W+1…W+S, the first and the second process that died; 0: nobody */
 #define SWEEPER(s) (W + 1 + (s))
 #define DEAD (W + S + 1)
 #if CRASHES > 2
 #error "there are numbers for two deaths"
 #endif
-#define BIT(who) (1 << ((who) - 1))
-
-/* sg:job:<id>: absent, of a waiting job, of an ended one (worker = ''), or held */
-#define ABSENT 0
-#define WAITING 1
-#define GONE 2
-#define HELD(who) (2 + (who))
 
 /* sg:lease */
 #define NOLEASE 0
@@ -101,11 +96,10 @@ typedef job_t {
     unsigned creq : 1;    /* cancel_requested */
     unsigned pushed : 1;  /* enqueued_at IS NOT NULL, while queued */
     /* Redis */
-    unsigned waiting : 2; /* times in sg:q:* */
-    unsigned proc : 6;    /* set of processing lists it is in */
+    unsigned waiting : 2; /* times in sg:q:*; sg:waiting:* goes with it */
+    unsigned held : 3;    /* sg:held */
+    unsigned lost : 3;    /* its word 'lost' */
     unsigned lease : 2;
-    unsigned hash : 4;
-    unsigned lost : 3;    /* field 'lost' of the hash */
     /* what the properties speak about; all of it follows from the rest, so it costs no states */
     unsigned commits : 2;
     unsigned asked : 1;   /* a cancellation was accepted, and the job not retried since */
@@ -167,72 +161,59 @@ unsigned pauses : 2 = PAUSES;
 
 /* ---- properties that hold after each step ---- */
 
-#define PLACES(j) (job[j].waiting + (job[j].proc & 1) + ((job[j].proc >> 1) & 1) + ((job[j].proc >> 2) & 1) + \
-                   ((job[j].proc >> 3) & 1) + ((job[j].proc >> 4) & 1) + ((job[j].proc >> 5) & 1))
+#define PLACES(j) (job[j].waiting + (job[j].held > 0))
 
 inline settle(j) {
     assert(job[j].commits <= 1);                                    /* I2: one visible result */
     assert(job[j].att <= MAXATT);                               /* I6: attempts are bounded */
     assert(!job[j].asked || job[j].st != COMPLETED);                /* I8: what was cancelled never completes */
     assert(!job[j].asked || job[j].st == ACTIVE || job[j].st == CANCELLED);
-    assert(PLACES(j) <= 1);                                     /* an id is in one list */
-    assert(job[j].lease == NOLEASE || job[j].hash > GONE);      /* only what is held has a lease */
+    assert(PLACES(j) <= 1);                                     /* an id is in one place */
+    assert(job[j].lease == NOLEASE || job[j].held);             /* only what is held has a lease */
     c_code { settle(); }
 }
 
 /* ---- Lua scripts; w, s: the caller's number ---- */
 
-/* claim.lua; whose turn it is does not matter here: any waiting job may be next */
+/* claim.lua; whose turn it is does not matter here: any waiting job may be next. That it ends other claims in the same
+ * step is one order of release.lua and claim.lua among all */
 inline lua_claim(w, j) {
     job[j].waiting--;
-    job[j].proc = job[j].proc | BIT(w);
+    job[j].held = w;
     job[j].lease = VALID;
-    job[j].hash = HELD(w);
     job[j].lost = 0
 }
 
 /* enqueue.lua */
 inline lua_enqueue(j) {
     if
-    :: job[j].hash > GONE && job[j].lease != NOLEASE -> skip
-    :: job[j].hash == WAITING && job[j].waiting > 0 -> skip
+    :: job[j].held && job[j].lease != NOLEASE -> skip
+    :: (!job[j].held || job[j].lease == NOLEASE) && job[j].waiting > 0 -> skip
     :: else ->
-        if
-        :: job[j].hash > GONE -> job[j].proc = job[j].proc & (~BIT(job[j].hash - 2))
-        :: else
-        fi;
-        job[j].hash = WAITING;
+        job[j].held = 0;
         job[j].lost = 0;
         job[j].waiting++
     fi
 }
 
-/* renew.lua: the lease of one job. A reply "lost" changes nothing here: a running worker may fail the job anyhow */
-#define RENEWABLE(w, j) (job[j].hash == HELD(w) || job[j].hash == ABSENT)
+/* renew.lua: the lease of one job. A reply "lost" changes nothing here: a running worker may fail the job anyhow. What
+ * Redis does not know it does not make again */
+#define RENEWABLE(w, j) (job[j].held == w)
 inline lua_renew(w, j) {
-    job[j].hash = HELD(w);
-    job[j].lease = VALID;
-    job[j].proc = job[j].proc | BIT(w)
+    job[j].lease = VALID
 }
 
-/* progress.lua matters only where Redis forgot the job */
-#ifdef PROGRESS_CLAIMS
-inline lua_progress(w, j) {
-    job[j].hash = HELD(w)
-}
-#endif
-
-/* release.lua; front: 'front', else 'drop' */
+/* release.lua; front: 'front', else 'drop'. progress.lua changes nothing that matters here */
 inline lua_release(w, j, front) {
-    job[j].proc = job[j].proc & (~BIT(w));
     if
-    :: job[j].hash != ABSENT && job[j].hash != HELD(w) -> skip
+    :: job[j].held && job[j].held != w -> skip
     :: else ->
+        job[j].held = 0;
         job[j].lease = NOLEASE;
         job[j].lost = 0;
         if
-        :: front -> job[j].hash = WAITING; job[j].waiting++
-        :: !front -> job[j].hash = GONE
+        :: front && job[j].waiting == 0 -> job[j].waiting++
+        :: else
         fi
     fi
 }
@@ -240,49 +221,38 @@ inline lua_release(w, j, front) {
 /* remove.lua */
 inline lua_remove(j) {
     if
-    :: job[j].hash == WAITING ->
-        job[j].hash = ABSENT;
-        if
-        :: job[j].waiting > 0 -> job[j].waiting--
-        :: else
-        fi
+    :: job[j].waiting > 0 -> job[j].waiting--
     :: else
     fi
 }
 
 /* restore.lua */
-#define RESTORABLE(j, w) (job[j].lease == NOLEASE && (job[j].hash == ABSENT || job[j].hash == GONE || job[j].hash == HELD(w)))
+#define RESTORABLE(j, w) (job[j].lease == NOLEASE && ((!job[j].held && !job[j].waiting) || job[j].held == w))
 inline lua_restore(j, w) {
     if
     :: RESTORABLE(j, w) ->
-        job[j].hash = HELD(w);
-        job[j].proc = job[j].proc | BIT(w);
+        job[j].held = w;
         job[j].lease = VALID
     :: else
     fi
 }
 
-/* recover.lua, one job of its loops. HOLDER: whom the script takes for the holder of an id in a processing list */
-#define IN_PROC_OF_HOLDER(j) (job[j].proc && (job[j].hash == ABSENT || job[j].hash == WAITING || \
-                              (job[j].hash > GONE && (job[j].proc & BIT(job[j].hash - 2)))))
+/* recover.lua, one job of its loops */
 #ifdef LEASE_ONLY_RECOVERY
-#define RECOVERABLE(j) (job[j].lease == EXPIRED)
+#define RECOVERABLE(j) (job[j].held && job[j].lease == EXPIRED)
 #else
-#define RECOVERABLE(j) (job[j].lease == EXPIRED || (job[j].lease == NOLEASE && IN_PROC_OF_HOLDER(j)))
+#define RECOVERABLE(j) (job[j].held && job[j].lease != VALID)
 #endif
-/* the first of the processing lists it is in */
-#define FIRST(set) ((set) & 1 -> 1 : ((set) & 2 -> 2 : ((set) & 4 -> 3 : ((set) & 8 -> 4 : ((set) & 16 -> 5 : 6)))))
 inline lua_recover(s, j, loser) {
-    loser = (job[j].lost -> job[j].lost : (job[j].hash > GONE -> job[j].hash - 2 : (job[j].proc -> FIRST(job[j].proc) : 0)));
-    job[j].proc = BIT(s);
-    job[j].hash = HELD(s);
+    loser = (job[j].lost -> job[j].lost : job[j].held);
+    job[j].held = s;
     job[j].lost = loser;
     job[j].lease = VALID
 }
 
 /* ---- SQL ---- */
 
-/* queue_claim.c claim_row: UPDATE … SET state = 'active' … WHERE state = 'queued' */
+/* queue_turn.c claim_rows: UPDATE … SET state = 'active' … WHERE state = 'queued' */
 inline sql_claim(w, j) {
     job[j].st = ACTIVE;
     job[j].att++;
@@ -308,7 +278,7 @@ inline sql_unmark(j) {
 
 /* ---- deaths ---- */
 
-#define NAMED(who, j) (job[j].own == who || (job[j].proc & BIT(who)) || job[j].hash == HELD(who) || job[j].lost == who)
+#define NAMED(who, j) (job[j].own == who || job[j].held == who || job[j].lost == who)
 #if J == 2
 #define NAMED_BY_JOBS(who) (NAMED(who, 0) || NAMED(who, 1))
 #else
@@ -331,11 +301,7 @@ inline forget(gone) {
         :: else
         fi;
         if
-        :: job[k].proc & BIT(gone) -> job[k].proc = (job[k].proc & (~BIT(gone))) | BIT(who)
-        :: else
-        fi;
-        if
-        :: job[k].hash == HELD(gone) -> job[k].hash = HELD(who)
+        :: job[k].held == gone -> job[k].held = who
         :: else
         fi;
         if
@@ -377,8 +343,7 @@ c_code {
             struct job_t *x = &f->job[j];
             x->own = other_worker(x->own);
             x->lost = other_worker(x->lost);
-            x->proc = (x->proc & ~3u) | (x->proc & 1u) << 1 | (x->proc & 2u) >> 1;
-            x->hash = x->hash > 2 ? 2 + other_worker(x->hash - 2) : x->hash;
+            x->held = other_worker(x->held);
         }
         for (int i = 0; i < S; i++) {
             f->s_who[i] = other_worker(f->s_who[i]);
@@ -465,7 +430,7 @@ end:
 #if J == 2
     :: d_step { w_pc[w] == IDLE && job[1].waiting > 0 -> lua_claim(w, 1); w_pc[w] = CLAIMED; w_job[w] = 1; settle(1) }
 #endif
-    /* claim_row; no row: queue_release_drop */
+    /* claim_rows; no row: release.lua drop */
     :: d_step {
         w_pc[w] == CLAIMED ->
             k = w_job[w];
@@ -493,7 +458,7 @@ end:
             w_pc[w] = DROP;
             settle(k)
        }
-    /* queue_fail: END_BADLY … token = $9 AND attempt = $10; stale: no row, and release.lua all the same */
+    /* queue_fail_many: END_BADLY, under the token; stale: no row, and release.lua all the same */
     :: d_step { /* it may be tried again (also: the heartbeat told that the lease is lost) */
         w_pc[w] == RUNNING ->
             k = w_job[w];
@@ -519,7 +484,7 @@ end:
             w_pc[w] = DROP;
             settle(k)
        }
-    /* queue_hand_back: UPDATE … 'queued' or 'cancelled', attempt = attempt - 1 … under the fence */
+    /* queue_hand_back_many: UPDATE … 'queued' or 'cancelled', attempt = attempt - 1 … under the fence */
     :: d_step {
         w_pc[w] == RUNNING && crashes > 0 && MINE(w, w_job[w]) ->
             k = w_job[w];
@@ -533,10 +498,7 @@ end:
             settle(k)
        }
 
-#ifdef PROGRESS_CLAIMS
-    :: d_step { w_pc[w] == RUNNING && job[w_job[w]].hash == ABSENT -> k = w_job[w]; lua_progress(w, k); settle(k) }
-#endif
-    /* release.lua drop; release.lua front */
+    /* release.lua drop (or claim.lua, together with the next claim); release.lua front */
     :: d_step { w_pc[w] == DROP -> k = w_job[w]; lua_release(w, k, false); RELEASED(w); settle(k) }
     :: d_step { w_pc[w] == FRONT -> k = w_job[w]; lua_release(w, k, true); RELEASED(w); settle(k) }
     /* Redis did not hear it: the lease runs out */
@@ -578,20 +540,25 @@ inline to_start(s) {
 /* The first step of each part of a sweep, for job j. Recovery is the first part; the others begin when there is nothing to
  * recover. */
 #define SWEEP_PARTS(s, j)                                                                                              \
-    /* recover.lua: to the sweeper's own processing list, with a lease of its own */                                  \
+    /* recover.lua: the claim is the sweeper's, with a lease of its own */                                            \
     :: d_step { s_pc[s] == 0 && RECOVERABLE(j) ->                                                                      \
                 lua_recover(SWEEPER(s), j, who); s_who[s] = who; s_pc[s] = LOSE; s_job[s] = j; settle(j) }             \
     /* restore_leases: SELECT … WHERE state = 'active' */                                                             \
-    :: d_step { s_pc[s] == 0 && NOTHING_TO_RECOVER && job[j].st == ACTIVE && MAY_READ(RESTORABLE(j, job[j].own)) ->     \
+    :: d_step { RESTORES && s_pc[s] == 0 && NOTHING_TO_RECOVER && job[j].st == ACTIVE && MAY_READ(RESTORABLE(j, job[j].own)) ->     \
                 READ(RESTORABLE(j, job[j].own)); s_pc[s] = RESTORE; s_job[s] = j; s_who[s] = job[j].own; settle(j) }     \
     /* push_due: UPDATE … WHERE state = 'delayed' AND run_after <= now(); then the outbox */                          \
     :: d_step { s_pc[s] == 0 && NOTHING_TO_RECOVER && (job[j].st == DELAYED || OUTBOX(j)) ->                           \
                 job[j].st = QUEUED; job[j].pushed = 1; s_pc[s] = PUSH; s_job[s] = j; settle(j) }                       \
     /* queue_audit_run: SELECT … WHERE state = 'queued' AND enqueued_at …; and it is in no waiting list */            \
     :: d_step { s_pc[s] == 0 && NOTHING_TO_RECOVER && job[j].st == QUEUED && job[j].pushed && !job[j].waiting &&       \
-                MAY_READ(!job[j].proc) -> READ(!job[j].proc); s_pc[s] = AUDIT; s_job[s] = j; settle(j) }
+                MAY_READ(!job[j].held) -> READ(!job[j].held); s_pc[s] = AUDIT; s_job[s] = j; settle(j) }
 
 #define OUTBOX(j) (job[j].st == QUEUED && !job[j].pushed)
+#ifdef NO_RESTORE
+#define RESTORES false
+#else
+#define RESTORES true
+#endif
 
 proctype sweeper(byte s) {
 end:
@@ -600,19 +567,19 @@ end:
 #if J == 2
     SWEEP_PARTS(s, 1)
 #endif
-    /* queue_lose_claim: END_BADLY WHERE state = 'active' AND ($9 = '' OR worker_id = $9) */
+    /* queue_lose_claims: END_BADLY, under the tag of the claim that was lost */
     :: d_step {
         s_pc[s] == LOSE ->
             k = s_job[s];
             if
-            :: job[k].st == ACTIVE && (!s_who[s] || job[k].own == s_who[s]) -> sql_end_badly(k, false, false)
+            :: job[k].st == ACTIVE && job[k].own == s_who[s] -> sql_end_badly(k, false, false)
             :: else
             fi;
             s_who[s] = 0;
             s_pc[s] = LOOK;
             settle(k)
        }
-    /* recover_one: SELECT state */
+    /* recover_page: SELECT state */
     :: d_step {
         s_pc[s] == LOOK -> k = s_job[s]; s_pc[s] = (job[k].st == QUEUED -> RELEASE_FRONT : RELEASE_DROP); settle(k)
        }
@@ -628,12 +595,12 @@ end:
     /* … Redis is away: unmark, UPDATE … enqueued_at = NULL WHERE state = 'queued' */
     :: d_step { s_pc[s] == PUSH && failures > 0 -> failures--; k = s_job[s]; sql_unmark(k); to_start(s); settle(k) }
 
-    /* the audit reads the processing lists after the waiting ones; in neither: UPDATE … WHERE state = 'queued' */
+    /* the audit reads the claims after the waiting lists; in neither: UPDATE … WHERE state = 'queued' */
     :: d_step {
         s_pc[s] == AUDIT ->
             k = s_job[s];
             if
-            :: !job[k].proc && job[k].st == QUEUED -> job[k].pushed = 1; s_pc[s] = PUSH
+            :: !job[k].held && job[k].st == QUEUED -> job[k].pushed = 1; s_pc[s] = PUSH
             :: else -> to_start(s)
             fi;
             settle(k)
@@ -662,7 +629,7 @@ end:
                 retries--; job[j].st = QUEUED; job[j].att = 0; job[j].creq = 0; job[j].pushed = 0; job[j].asked = 0;   \
                 settle(j) }
 
-#define LOSE_ALL(j) job[j].waiting = 0; job[j].proc = 0; job[j].lease = NOLEASE; job[j].hash = ABSENT; job[j].lost = 0
+#define LOSE_ALL(j) job[j].waiting = 0; job[j].held = 0; job[j].lease = NOLEASE; job[j].lost = 0
 
 proctype gateway() {
 end:
@@ -702,8 +669,8 @@ end:
 
 /* ---- time ---- */
 
-#define OF_SWEEPER(j) (job[j].hash > HELD(W) && job[j].hash < HELD(DEAD))
-#define WORKS_ON(w, j) (w_pc[w] != IDLE && w_job[w] == j && job[j].hash == HELD(w))
+#define OF_SWEEPER(j) (job[j].held > W && job[j].held < DEAD)
+#define WORKS_ON(w, j) (w_pc[w] != IDLE && w_job[w] == j && job[j].held == w)
 #if W == 1
 #define OF_BUSY_WORKER(j) WORKS_ON(1, j)
 #else
@@ -755,9 +722,9 @@ init {
     }
 }
 
-/* Every job ends for good, and Redis keeps nothing of it but the mark that it is gone. */
+/* Every job ends for good, and Redis keeps nothing of it. */
 #define OVER(j) (job[j].st >= COMPLETED)
-#define CLEAN(j) (OVER(j) && !job[j].waiting && !job[j].proc && job[j].lease == NOLEASE)
+#define CLEAN(j) (OVER(j) && !job[j].waiting && !job[j].held && job[j].lease == NOLEASE)
 #if J == 2
 #define ALL(what) (what(0) && what(1))
 #else

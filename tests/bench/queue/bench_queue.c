@@ -2,14 +2,15 @@
  * Drives the job queue for tests/bench/queue/bench_queue.py and prints one JSON line per call.
  *
  *   bench_queue PATH TEST N K [BATCH]
- *     PATH  redis: the queue's scripts only, what a queue in Redis alone would do
+ *     PATH  redis: the daemons' client and scripts without the rows, what a queue in Redis alone would do
  *           full:  queue.h as the daemons use it, every step fenced by a row of PostgreSQL
  *     TEST  enqueue   N jobs by K threads, each one at a time       -> seconds
  *           bulk      N jobs by one thread, many in one call        -> seconds
- *           process   N no-op jobs by K worker threads              -> seconds (the jobs wait already)
+ *           process   N no-op jobs by K slots of one worker         -> seconds (the jobs wait already)
+ *           apart     the same by K workers of their own
  *           dispatch  N jobs, one every K ms, to an idle worker     -> latencies in microseconds
  *
- *     BATCH how many jobs a worker of the redis path claims at a time (1)
+ *     BATCH how many jobs a slot claims, holds and ends at a time (1)
  *
  * Job ids are made from 1..N in both paths; for "full" the rows are there already (the Python program makes them).
  * Settings come from the environment like those of a worker.
@@ -33,7 +34,7 @@ enum { MAX_THREADS = 64, BULK = 500, BATCH_MAX = 64 };
 typedef struct {
     queue_t *q;
     pg_pool_t *pg;
-    bool full;
+    bool full, apart;
     int n, threads, batch;
     atomic_int next, done, failed;
     int64_t *sent_us, *latency_us; /* dispatch */
@@ -62,9 +63,8 @@ static void fail(bench_t *b, const char *what, const err_t *err) {
 
 static bool push_redis(bench_t *b, int from, int count) {
     char ids[BULK][JOB_ID_LEN];
-    const char *argv[2 + 4 * BULK];
+    const char *argv[1 + 4 * BULK];
     int argc = 0;
-    argv[argc++] = "sg:lease";
     argv[argc++] = "back";
     for (int i = 0; i < count; i++) {
         make_id(from + i, ids[i]);
@@ -74,7 +74,7 @@ static bool push_redis(bench_t *b, int from, int count) {
         argv[argc++] = USER;
     }
     err_t err = {0};
-    if (queue_eval(b->q, &b->q->lua.enqueue, 1, argc, argv, NULL, &err) != ERR_OK) {
+    if (queue_eval(b->q, &b->q->lua.enqueue, 0, argc, argv, NULL, &err) != ERR_OK) {
         fail(b, "enqueue", &err);
         return false;
     }
@@ -124,127 +124,86 @@ static void enqueue_bulk(bench_t *b) {
 
 /* ---- process ---- */
 
-/* Claims one job with claim.lua alone. 1 and the id, 0 when nothing waits, -1 on failure. */
-static int claim_redis(bench_t *b, const char *worker, const char *proc, char id[JOB_ID_LEN]) {
-    const char *argv[] = {proc, "sg:procs", "sg:lease", worker, "30000", "30000", "8", "1", MODEL};
-    redisReply *r = NULL;
+static const char *const MODELS[] = {MODEL};
+
+/* One turn of a worker with Redis alone: the claims that it holds are ended, and it gets up to b->batch others, as the
+ * daemon does it but without rows. Returns how many, -1 on failure. */
+static int turn_redis(bench_t *b, const char *worker, queue_claim_t *claims, int held) {
     err_t err = {0};
-    if (queue_eval(b->q, &b->q->lua.claim, 3, 9, argv, &r, &err) != ERR_OK) {
-        fail(b, "claim", &err);
+    queue_turn_t turn = {.worker_id = worker,
+                         .models = MODELS,
+                         .nmodels = 1,
+                         .most = b->batch,
+                         .done = claims,
+                         .ndone = held,
+                         .redis_only = true,
+                         .out = claims,
+                         .err = &err};
+    queue_turn_take(b->q, &turn);
+    if (turn.rc != ERR_OK) {
+        fail(b, "turn", &err);
         return -1;
     }
-    int got = r->type == REDIS_REPLY_ARRAY && r->elements == 4;
-    if (got) {
-        (void)snprintf(id, JOB_ID_LEN, "%s", r->element[0]->str);
-    }
-    freeReplyObject(r);
-    return got;
-}
-
-/* What a worker of the redis path holds. */
-typedef struct {
-    const char *worker, *proc;
-    char ids[BATCH_MAX][JOB_ID_LEN];
-    int held;
-} hands_t;
-
-static void take(hands_t *h, const redisReply *r) {
-    h->held = r->type == REDIS_REPLY_ARRAY ? (int)(r->elements / 4) : 0;
-    for (int i = 0; i < h->held; i++) {
-        (void)snprintf(h->ids[i], JOB_ID_LEN, "%s", r->element[4 * i]->str);
-    }
-}
-
-/* Ends the claims that are held and, in the same round trip as the last of them, claims the next. */
-static bool turn_over(bench_t *b, rds_conn_t *conn, hands_t *h) {
-    char limit[8];
-    (void)snprintf(limit, sizeof limit, "%d", b->batch);
-    const char *const claim[] = {h->proc, "sg:procs", "sg:lease", h->worker, "30000", "30000", "8", limit, MODEL};
-    for (int from = 0, last = 0; !last;) {
-        const char *argv[RDS_CALLS][6];
-        rds_call_t calls[RDS_CALLS];
-        int n = 0;
-        for (; n < RDS_CALLS - 1 && from < h->held; n++, from++) {
-            const char *const words[] = {h->proc, "sg:procs", "sg:lease", h->worker, h->ids[from], "drop"};
-            memcpy(argv[n], words, sizeof words);
-            calls[n] = (rds_call_t){.script = &b->q->lua.release, .nkeys = 3, .argc = 6, .argv = argv[n]};
-        }
-        last = from == h->held;
-        if (last) {
-            calls[n++] = (rds_call_t){.script = &b->q->lua.claim, .nkeys = 3, .argc = 9, .argv = claim};
-        }
-        err_t err = {0};
-        if (rds_eval_many(conn, calls, n, &err) != ERR_OK) {
-            fail(b, "release and claim", &err);
-            return false;
-        }
-        if (last) {
-            atomic_fetch_add(&b->done, h->held);
-            take(h, calls[n - 1].reply);
-        }
-        for (int i = 0; i < n; i++) {
-            freeReplyObject(calls[i].reply);
-        }
-    }
-    return true;
+    return turn.got;
 }
 
 static void work_redis(bench_t *b, const char *worker) {
-    char proc[64];
-    (void)snprintf(proc, sizeof proc, "sg:proc:%s", worker);
-    hands_t hands = {.worker = worker, .proc = proc};
-    rds_conn_t *conn = NULL;
-    err_t err = {0};
-    if (rds_acquire(b->q->rds, &conn, &err) != ERR_OK) {
-        fail(b, "connect", &err);
-        return;
-    }
-    while (turn_over(b, conn, &hands) && hands.held > 0) {
-    }
-    rds_release(conn);
+    queue_claim_t *claims = calloc((size_t)b->batch, sizeof *claims);
+    int held = 0;
+    do {
+        int n = claims ? turn_redis(b, worker, claims, held) : -1;
+        atomic_fetch_add(&b->done, held);
+        held = n;
+    } while (held > 0);
+    free(claims);
 }
 
-static bool complete_full(bench_t *b, const char *worker, queue_claim_t *c) {
+/* Commits what the worker holds, in one transaction, as the daemon commits a result. */
+static bool commit_full(bench_t *b, queue_claim_t *c, int n) {
     pg_conn_t *conn = NULL;
     err_t err = {0};
     err_kind_t rc = pg_acquire(b->pg, &conn, &err);
     if (rc == ERR_OK) {
         rc = pg_begin(conn, &err);
     }
+    for (int i = 0; rc == ERR_OK && i < n; i++) {
+        rc = queue_complete_in_tx(b->q, conn, &c[i], 0, "{}", &err);
+    }
     if (rc == ERR_OK) {
-        rc = queue_complete_in_tx(b->q, conn, c, 0, "{}", &err);
-        rc = rc == ERR_OK ? pg_commit(conn, &err) : rc;
+        rc = pg_commit(conn, &err);
     }
     pg_release(conn);
     if (rc != ERR_OK) {
         fail(b, "complete", &err);
-        return false;
     }
-    queue_complete_done(b->q, worker, c, 0);
-    return true;
+    return rc == ERR_OK;
 }
 
 static void work_full(bench_t *b, const char *worker) {
-    static const char *const models[] = {MODEL};
-    while (atomic_load(&b->done) < b->n) {
-        queue_claim_t c;
-        bool got = false;
+    static const int counts[BATCH_MAX];
+    queue_claim_t *claims = calloc((size_t)b->batch, sizeof *claims);
+    queue_claim_t *done = calloc((size_t)b->batch, sizeof *done);
+    int held = 0;
+    do {
         err_t err = {0};
-        if (queue_claim(b->q, worker, models, 1, 0, &c, &got, &err) != ERR_OK) {
-            fail(b, "claim", &err);
-            return;
+        int got = 0;
+        if (!claims || !done ||
+            queue_turn(b->q, worker, done, counts, held, MODELS, 1, b->batch, 0, claims, &got, &err) != ERR_OK) {
+            fail(b, "turn", &err);
+            break;
         }
-        if (!got || !complete_full(b, worker, &c)) {
-            return;
-        }
-        atomic_fetch_add(&b->done, 1);
-    }
+        atomic_fetch_add(&b->done, held);
+        held = got;
+        memcpy(done, claims, (size_t)held * sizeof *done);
+    } while (held > 0 && commit_full(b, done, held));
+    free(claims);
+    free(done);
 }
 
 static void *worker_thread(void *arg) {
     thread_arg_t *a = arg;
     char worker[32];
-    (void)snprintf(worker, sizeof worker, "bench-%d", a->index);
+    (void)snprintf(worker, sizeof worker, "bench-%d", a->b->apart ? a->index : 0);
     if (a->b->full) {
         work_full(a->b, worker);
     } else {
@@ -264,14 +223,14 @@ static void got_job(bench_t *b, const char *id) {
 }
 
 static void wait_redis(bench_t *b, rds_conn_t *blocking) {
-    char id[JOB_ID_LEN];
     static const char *const pop[] = {"BLPOP", "sg:wake:" MODEL, "2"};
+    queue_claim_t c;
+    int held = 0;
     while (atomic_load(&b->done) < b->n && atomic_load(&b->failed) == 0) {
-        int got = claim_redis(b, "bench-0", "sg:proc:bench-0", id);
-        if (got == 1) {
-            got_job(b, id);
-            (void)queue_release_drop(b->q, "bench-0", id);
-        } else if (got == 0) {
+        held = turn_redis(b, "bench-0", &c, held > 0);
+        if (held == 1) {
+            got_job(b, c.id);
+        } else if (held == 0) {
             err_t err = {0};
             if (rds_command(blocking, 3, pop, NULL, NULL, &err) != ERR_OK) {
                 fail(b, "BLPOP", &err);
@@ -281,18 +240,23 @@ static void wait_redis(bench_t *b, rds_conn_t *blocking) {
 }
 
 static void wait_full(bench_t *b) {
-    static const char *const models[] = {MODEL};
+    static const int none = 0;
+    queue_claim_t c, done;
+    int held = 0;
     while (atomic_load(&b->done) < b->n && atomic_load(&b->failed) == 0) {
-        queue_claim_t c;
-        bool got = false;
+        int got = 0;
         err_t err = {0};
-        if (queue_claim(b->q, "bench-0", models, 1, 2000, &c, &got, &err) != ERR_OK) {
+        if (queue_turn(b->q, "bench-0", &done, &none, held, MODELS, 1, 1, 2000, &c, &got, &err) != ERR_OK) {
             fail(b, "claim", &err);
-        } else if (got) {
+        }
+        held = got;
+        if (got == 1) {
             got_job(b, c.id);
-            (void)complete_full(b, "bench-0", &c);
+            done = c;
+            (void)commit_full(b, &done, 1);
         }
     }
+    queue_complete_done_many(b->q, "bench-0", &done, &none, held);
 }
 
 static void *dispatch_thread(void *arg) {
@@ -362,7 +326,8 @@ static bool run_test(bench_t *b, const char *test, int k) {
     b->threads = k;
     if (strcmp(test, "enqueue") == 0) {
         seconds = run_threads(b, enqueue_thread);
-    } else if (strcmp(test, "process") == 0) {
+    } else if (strcmp(test, "process") == 0 || strcmp(test, "apart") == 0) {
+        b->apart = strcmp(test, "apart") == 0;
         seconds = run_threads(b, worker_thread);
         if (atomic_load(&b->done) < b->n) {
             (void)fprintf(stderr, "only %d of %d jobs were processed\n", atomic_load(&b->done), b->n);
@@ -380,23 +345,43 @@ static bool run_test(bench_t *b, const char *test, int k) {
     return true;
 }
 
-/* Connections and scripts are there before the clock starts, as in a daemon that has run for a while. */
-static bool warm_up(bench_t *b, rds_pool_t *rds) {
+/* As many connections as threads, so that none is made while the clock runs. */
+static bool open_connections(bench_t *b, rds_pool_t *rds, int n) {
+    rds_conn_t *redis[MAX_THREADS] = {0};
+    pg_conn_t *pg[MAX_THREADS] = {0};
     err_t err = {0};
-    bool ok = rds_wait_ready(rds, 5, &err) == ERR_OK && pg_wait_ready(b->pg, 5, &err) == ERR_OK;
-    char id[JOB_ID_LEN];
-    if (ok && push_redis(b, 0, 1)) {
-        ok = claim_redis(b, "bench-warm", "sg:proc:bench-warm", id) >= 0 && queue_release_drop(b->q, "bench-warm", id);
+    bool ok = true;
+    for (int i = 0; ok && i < n; i++) {
+        ok = rds_acquire(rds, &redis[i], &err) == ERR_OK && (!b->full || pg_acquire(b->pg, &pg[i], &err) == ERR_OK);
+    }
+    for (int i = 0; i < n; i++) {
+        rds_release(redis[i]);
+        pg_release(pg[i]);
     }
     if (!ok) {
-        fail(b, "warm-up", &err);
+        fail(b, "connect", &err);
     }
     return ok;
 }
 
+/* Connections and scripts are there before the clock starts, as in a daemon that has run for a while. */
+static bool warm_up(bench_t *b, rds_pool_t *rds, bool jobs_wait, int threads) {
+    err_t err = {0};
+    bool ok = rds_wait_ready(rds, 5, &err) == ERR_OK && (!b->full || pg_wait_ready(b->pg, 5, &err) == ERR_OK) &&
+              queue_release(b->q, "drop", NULL, 0, NULL, &err) == ERR_OK;
+    if (!ok) {
+        fail(b, "warm-up", &err);
+    }
+    queue_claim_t c;
+    if (ok && !jobs_wait) {
+        ok = push_redis(b, 0, 1) && turn_redis(b, "bench-warm", &c, 0) == 1 && turn_redis(b, "bench-warm", &c, 1) == 0;
+    }
+    return ok && open_connections(b, rds, threads);
+}
+
 int main(int argc, char **argv) {
     if (argc < 5 || argc > 6) {
-        (void)fprintf(stderr, "usage: bench_queue redis|full enqueue|bulk|process|dispatch N K [BATCH]\n");
+        (void)fprintf(stderr, "usage: bench_queue redis|full enqueue|bulk|process|apart|dispatch N K [BATCH]\n");
         return 2;
     }
     config_t cfg;
@@ -418,7 +403,9 @@ int main(int argc, char **argv) {
     }
     b.sent_us = calloc((size_t)b.n, sizeof *b.sent_us);
     b.latency_us = calloc((size_t)b.n, sizeof *b.latency_us);
-    bool ok = b.sent_us && b.latency_us && (strcmp(argv[2], "process") == 0 || warm_up(&b, rds)) &&
+    bool ok = b.sent_us && b.latency_us &&
+              warm_up(&b, rds, strcmp(argv[2], "process") == 0 || strcmp(argv[2], "apart") == 0,
+                      strcmp(argv[2], "dispatch") == 0 ? 2 : k) &&
               run_test(&b, argv[2], k) && atomic_load(&b.failed) == 0;
     queue_destroy(b.q);
     pg_pool_destroy(b.pg);

@@ -1,16 +1,17 @@
 """The job queue against BullMQ on the same Redis in the same run.
 
 These are measured, in turn in each repetition so that a change of the machine's mood meets all of them:
-  redis    our Lua scripts alone (enqueue, claim, release): what a queue that lives in Redis only has to do. The end of a
-           job and the next claim share a round trip, as they do in BullMQ
+  redis    the daemons' client and scripts without the rows: what a queue that lives in Redis only has to do. The end of a
+           job and the next claim are one call, as they are in BullMQ
   full     the queue as the daemons use it: each step is also fenced by a durable row in PostgreSQL (fsync at commit, its
            data on this disk), enqueue includes the position and the event, process includes claim, commit, both events
   memory   the same with PostgreSQL's data in memory, where an fsync costs nothing: what the programs themselves cost
   bullmq   BullMQ's Queue and Worker, no-op processor, finished jobs removed at once; Redis only
-"batches": each of our workers claims 16 jobs in one call and ends 7 in one round trip; it is set against BullMQ's 8.
 
-BullMQ's own form for several workers in one process is one Worker with a concurrency; several Workers are measured too
-and the better of the two counts.
+Both sides have equally many jobs in flight. "N workers" are N slots of one of our daemons (threads, which ask together
+when they ask at the same time), one job each, against the better of BullMQ's two forms: one Worker with concurrency N, and
+N Workers with concurrency 1. "16 each" are slots that claim and end 16 jobs at a time, against one Worker with concurrency
+16 N, or N Workers with concurrency 16. "apart": our N workers do not know of each other.
 """
 import json
 import pathlib
@@ -33,13 +34,13 @@ class Bench:
         self.env = stack.daemon_env()
         self.driver = common.harness.BUILD / "bench" / "bench_queue"
 
-    def ours(self, path, test, n, k):
+    def ours(self, path, test, n, *k):
         if path in self.databases:
-            return self._run([self.driver, "full", test, n, k], DATABASE_URL=self.databases[path].database_url)
-        return self._run([self.driver, path, test, n, k])
+            return self._run([self.driver, "full", test, n, *k], DATABASE_URL=self.databases[path].database_url)
+        return self._run([self.driver, path, test, n, *k])
 
-    def bullmq(self, test, n, k):
-        return self._run(["node", common.HERE / "queue" / "bullmq.mjs", test, n, k])
+    def bullmq(self, test, n, *k):
+        return self._run(["node", common.HERE / "queue" / "bullmq.mjs", test, n, *k])
 
     def _run(self, argv, **env):
         done = subprocess.run([str(a) for a in argv], env={**self.env, **env}, capture_output=True, text=True, timeout=600)
@@ -84,21 +85,16 @@ class Bench:
         return self.rate((lambda: self.bullmq(test, n, k)) if what == "bullmq" else
                          (lambda: self.ours(what, test, n, k)), n)
 
-    def batches(self, n, k, size):
-        """Our workers take several jobs at a time; BullMQ's do not."""
-        self.flush()
-        self.ours("redis", "bulk", n, 1)
-        return self.rate(lambda: self._run([self.driver, "redis", "process", n, k, size]), n)
-
-    def process(self, what, n, k, form="process"):
+    def process(self, what, n, workers, each=1, form="process"):
+        """form: "apart" or, of BullMQ, "processes" for workers of their own."""
         self.flush()
         if what == "bullmq":
             self.bullmq("bulk", n, 1)
-            return self.rate(lambda: self.bullmq(form, n, k), n)
+            return self.rate(lambda: self.bullmq(form, n, *([workers, each] if form == "processes" else [workers * each])), n)
         if what in self.databases:
             self.rows(what, n)
         self.ours(what, "bulk", n, 1)
-        return self.rate(lambda: self.ours(what, "process", n, k), n)
+        return self.rate(lambda: self.ours(what, form, n, workers, each), n)
 
     def dispatch(self, what, n, gap_ms):
         self.flush()
@@ -119,6 +115,9 @@ class Bench:
 
 
 SYSTEMS = ("redis", "full", "memory", "bullmq")
+# name, workers, jobs in flight of each
+PROCESS = (("process, 1 worker", 1, 1), ("process, 8 workers", 8, 1), ("process, 1 worker, 16 each", 1, 16),
+           ("process, 8 workers, 16 each", 8, 16))
 
 
 def measure(bench, sizes, repeat):
@@ -136,11 +135,13 @@ def measure(bench, sizes, repeat):
             note("enqueue one by one", system, bench.enqueue(system, "enqueue", n, 1))
             note("enqueue, 8 at a time", system, bench.enqueue(system, "enqueue", n, 8))
             note("enqueue in bulk", system, bench.enqueue(system, "bulk", n, 1))
-            note("process, 1 worker", system, bench.process(system, n, 1))
-            note("process, 8 workers", system, bench.process(system, n, 8))
+            for name, workers, each in PROCESS:
+                note(name, system, bench.process(system, n, workers, each))
             latency[system].append(bench.dispatch(system, sizes["dispatch"], 5))
-        note("process, 8 workers", "bullmqProcesses", bench.process("bullmq", sizes["jobs"], 8, "processes"))
-        note("process, 8 workers, batches", "redis", bench.batches(sizes["jobs"], 8, 16))
+        for name, workers, each in PROCESS:
+            if workers > 1:
+                note(name, "bullmqProcesses", bench.process("bullmq", sizes["jobs"], workers, each, "processes"))
+        note("process, 8 workers apart", "redis", bench.process("redis", sizes["jobs"], 8, 1, "apart"))
         for system in memory:
             memory[system].append(bench.memory(system, sizes["waiting"]))
     return rates, latency, memory
@@ -161,7 +162,7 @@ def show(figures):
         return slot[kind]["median"] if slot else 0.0
 
     def best(test, kind="jobsPerSecond"):
-        test = test.removesuffix(", batches")
+        test = test.removesuffix(" apart")
         other = "bullmqProcesses" if rate(test, "bullmqProcesses") > rate(test, "bullmq") else "bullmq"
         return rate(test, other, kind)
 
@@ -175,9 +176,12 @@ def show(figures):
     common.print_table("Dispatch to an idle worker, ms", ["system", "p50", "p99", "max"], rows)
     rows = [[s, v["median"], v["median"] * 10000 / 2**20] for s, v in figures["redisBytesPerWaitingJob"].items()]
     common.print_table("Redis memory of waiting jobs", ["system", "bytes per job", "MiB per 10,000"], rows)
-    targets = [common.target(f"no-op jobs/s against BullMQ, Redis only, {k}", rate(t, "redis") / best(t), 4, unit="x")
-               for k, t in (("1 worker", "process, 1 worker"), ("8 workers", "process, 8 workers"),
-                            ("8 workers in batches", "process, 8 workers, batches"))]
+    targets = [common.target(f"no-op jobs/s against BullMQ, {name.removeprefix('process, ')}, "
+                             f"{workers * each} in flight on both sides", rate(name, "redis") / best(name), 4, unit="x")
+               for name, workers, each in PROCESS]
+    targets += [common.target(f"Redis CPU per job against BullMQ, {name.removeprefix('process, ')}",
+                              rate(name, "redis", "redisCpuUs") / best(name, "redisCpuUs"), 1, False, "x")
+                for name, _, _ in PROCESS]
     for system, words in (("redis", "Redis only"), ("full", "with PostgreSQL on disk"),
                           ("memory", "with PostgreSQL in memory")):
         targets.append(common.target(f"dispatch p99 at idle, {words}",

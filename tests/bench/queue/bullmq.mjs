@@ -1,18 +1,18 @@
 // The same jobs through BullMQ, for bench_queue.py. Prints one JSON line.
 //
-//   node bullmq.mjs TEST N K
+//   node bullmq.mjs TEST N K [C]
 //     enqueue     N jobs, K in flight at a time
 //     bulk        N jobs, addBulk of 500
 //     process     N no-op jobs by one Worker with concurrency K (the jobs wait already)
-//     processes   the same by K Workers with concurrency 1
+//     processes   the same by K Workers with concurrency C (1)
 //     dispatch    N jobs, one every K ms, to an idle Worker in the same process
 //
 // Finished jobs are removed at once, as ours are, so that both do the least work they can.
 import { Queue, Worker } from 'bullmq';
 import { performance } from 'node:perf_hooks';
 
-const [test, nText, kText] = process.argv.slice(2);
-const n = Number(nText), k = Number(kText);
+const [test, nText, kText, cText] = process.argv.slice(2);
+const n = Number(nText), k = Number(kText), c = Number(cText ?? 1);
 const url = new URL(process.env.REDIS_URL);
 const connection = { host: url.hostname, port: Number(url.port), password: decodeURIComponent(url.password),
                      maxRetriesPerRequest: null };
@@ -81,7 +81,7 @@ async function dispatch() {
     return { latenciesUs };
 }
 
-const tests = { enqueue, bulk, process: () => work(1, k), processes: () => work(k, 1), dispatch };
+const tests = { enqueue, bulk, process: () => work(1, k), processes: () => work(k, c), dispatch };
 console.log(JSON.stringify(await tests[test]()));
 await queue.close();
 process.exit(0);

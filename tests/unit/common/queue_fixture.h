@@ -163,6 +163,20 @@ static inline void qf_expire_leases(void) {
     assert_int_equal(rds_run(qf.rds, 3, argv, NULL, NULL), ERR_OK);
 }
 
+/* As if cancel.lua's message had been lost: the mark alone. */
+static inline void qf_mark_cancelled(const queue_claim_t *c) {
+    const char *argv[] = {"EVAL",
+                          "redis.call('HSET', 'sg:held', ARGV[1], redis.call('HGET', 'sg:held', ARGV[1]) .. ' cancel')",
+                          "0", c->id};
+    assert_int_equal(rds_run(qf.rds, 4, argv, NULL, NULL), ERR_OK);
+}
+
+/* A sweeper that takes what it finds over and dies before it asks PostgreSQL. */
+static inline void qf_dead_sweeper(const char *lease_ms) {
+    const char *argv[] = {"sweeper-dead", "00000000deadbeef", lease_ms, "100", "60000"};
+    assert_int_equal(queue_eval(qf.q, &qf.q->lua.recover, 0, 5, argv, NULL, NULL), ERR_OK);
+}
+
 /* Makes the rows old enough for the checks that leave young ones alone. */
 static inline void qf_age_rows(void) {
     qf_sql("UPDATE jobs SET enqueued_at = enqueued_at - interval '1 minute', started_at = started_at - interval '1 "
@@ -250,7 +264,8 @@ static inline int qf_setup(void **state) {
     private_pg_start(&qf.pg_server);
     private_redis_start(&qf.redis_server, "");
     char as_daemon[sizeof qf.redis_server.url + 32];
-    (void)snprintf(as_daemon, sizeof as_daemon, "unix://spheroseg:secret@%.200s", qf.redis_server.url + strlen("unix://"));
+    (void)snprintf(as_daemon, sizeof as_daemon, "unix://spheroseg:secret@%.200s",
+                   qf.redis_server.url + strlen("unix://"));
     if (qf_config(qf.pg_server.url, qf.redis_server.url, &qf.cfg) != 0 ||
         qf_config(qf.pg_server.url, as_daemon, &qf.daemon) != 0 ||
         qf_config(qf.pg_server.url, "redis://127.0.0.1:1/0", &qf.away) != 0) {

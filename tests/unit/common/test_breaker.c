@@ -90,7 +90,7 @@ static void test_other_models_go_on(void **state) {
     assert_true(qf_claim_of(qf.q, "w1", both, 2, 0, &c));
     assert_string_equal(c.id, id);
     /* the place in line of what must wait is still known */
-    assert_int_equal(qf_redis_int("HLEN", "sg:count:nuclei"), 1);
+    assert_int_equal(qf_redis_int("ZCARD", "sg:turns:nuclei"), 1);
 }
 
 static void test_few_and_old_outcomes_do_not_open_it(void **state) {

@@ -196,7 +196,7 @@ static void test_claim_many_follows_the_order_of_single_claims(void **state) {
     }
     queue_complete_done_many(qf.q, "w1", c, counts, n);
     assert_int_equal(qf_redis_int("ZCARD", "sg:lease"), 0);
-    assert_int_equal(qf_redis_int("EXISTS", "sg:proc:w1"), 0);
+    assert_int_equal(qf_redis_int("EXISTS", "sg:held"), 0);
     assert_int_equal(queue_claim_many(qf.q, "w1", models, 1, 8, 0, c, &n, NULL), ERR_OK);
     assert_int_equal(n, 2);
     assert_int_equal(queue_claim_many(qf.q, "w1", models, 1, 8, 0, c, &n, NULL), ERR_OK);

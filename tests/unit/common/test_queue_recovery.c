@@ -64,7 +64,7 @@ static void test_a_heartbeat_keeps_the_lease(void **state) {
     qf_assert_job(id, "active", 1);
 }
 
-static void test_processing_lists_are_read_without_the_lease_index(void **state) {
+static void test_claims_are_read_without_the_lease_index(void **state) {
     (void)state;
     qf_reset();
     char id[JOB_ID_LEN];
@@ -75,7 +75,7 @@ static void test_processing_lists_are_read_without_the_lease_index(void **state)
     (void)qf_redis_int("DEL", "sg:lease");
     qf_sweep(qf.q);
     qf_assert_waits_again(id, 1);
-    assert_int_equal(qf_redis_int("EXISTS", "sg:proc:w1"), 0);
+    assert_int_equal(qf_redis_int("EXISTS", "sg:held"), 0);
 }
 
 static void test_a_claim_that_never_reached_the_row_counts_no_attempt(void **state) {
@@ -104,14 +104,12 @@ static void test_a_sweeper_that_dies_loses_nothing(void **state) {
     queue_claim_t c;
     assert_true(qf_claim("w1", &c));
     qf_expire_leases();
-    /* a sweeper takes the job over and dies before it asks PostgreSQL */
-    const char *argv[] = {"sg:lease", "sg:procs", "sg:workers", "sweeper-dead", "1", "100", "60000"};
-    assert_int_equal(queue_eval(qf.q, &qf.q->lua.recover, 3, 7, argv, NULL, NULL), ERR_OK);
-    assert_int_equal(qf_redis_int("LLEN", "sg:proc:sweeper-dead"), 1);
+    qf_dead_sweeper("1");
+    assert_int_equal(qf_redis_int("HLEN", "sg:held"), 1);
     time_sleep_ms(20);
     qf_sweep(qf.q);
     qf_assert_waits_again(id, 1);
-    assert_int_equal(qf_redis_int("SCARD", "sg:procs"), 0);
+    assert_int_equal(qf_redis_int("HLEN", "sg:held"), 0);
 }
 
 /* The promise is that a lost job is claimed again within its lease and 5 s, also when its sweeper is killed at work. */
@@ -128,9 +126,8 @@ static void test_a_sweeper_that_dies_delays_others_for_less_than_five_seconds(vo
     (void)snprintf(lease, sizeof lease, "%lld", (long long)qf.q->tune.sweeper_lease_ms);
     (void)snprintf(turn, sizeof turn, "%lld", (long long)qf.q->tune.turn_ms);
     const char *begin[] = {"SET", "sg:sweep", "sweeper-dead", "NX", "PX", turn};
-    const char *take[] = {"sg:lease", "sg:procs", "sg:workers", "sweeper-dead", lease, "100", "60000"};
     assert_int_equal(rds_run(qf.rds, 6, begin, NULL, NULL), ERR_OK);
-    assert_int_equal(queue_eval(qf.q, &qf.q->lua.recover, 3, 7, take, NULL, NULL), ERR_OK);
+    qf_dead_sweeper(lease);
     int64_t before = time_mono_ms();
     do {
         assert_in_range(time_mono_ms() - before, 0, 4500);
@@ -372,7 +369,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_stale_worker_changes_nothing),
         cmocka_unit_test(test_a_heartbeat_keeps_the_lease),
-        cmocka_unit_test(test_processing_lists_are_read_without_the_lease_index),
+        cmocka_unit_test(test_claims_are_read_without_the_lease_index),
         cmocka_unit_test(test_a_claim_that_never_reached_the_row_counts_no_attempt),
         cmocka_unit_test(test_a_sweeper_that_dies_loses_nothing),
         cmocka_unit_test(test_a_sweeper_that_dies_delays_others_for_less_than_five_seconds),
