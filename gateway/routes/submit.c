@@ -228,11 +228,14 @@ static err_kind_t batch_count(pg_conn_t *conn, const char *project_id, const cha
 err_kind_t submit_batch(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *project_id,
                         const char *uuid_array, int distinct_ids, bool only_missing, const submit_request_t *sr,
                         submit_batch_t *out, err_t *err) {
-    /* Times differ by a microsecond each, so that the oldest image comes first wherever jobs are put in order. */
+    /* The images are locked first, so that submitted groups leave them out instead of waiting for this transaction
+     * (submit_group_sql.c). Times differ by a microsecond each, so that the oldest image comes first wherever jobs are
+     * put in order. */
     static const char sql[] =
         "WITH b AS (SELECT gen_random_uuid() AS id), want AS (" BATCH_IMAGES " AND NOT EXISTS (SELECT 1 FROM jobs j "
         "WHERE j.image_id = i.id AND j.state IN ('queued', 'active', 'delayed')) ORDER BY i.created_at, i.id LIMIT "
-        "10000), ins AS (INSERT INTO jobs (user_id, project_id, image_id, batch_id, model, threshold, detect_holes, "
+        "10000 FOR NO KEY UPDATE OF i), ins AS (INSERT INTO jobs (user_id, project_id, image_id, batch_id, model, "
+        "threshold, detect_holes, "
         "priority, max_attempts, created_at) SELECT $4::uuid, i.project_id, i.id, b.id, " SUBMIT_MODEL_FOR(
             "$5") ", "
                   "COALESCE($6::float8, p.default_threshold), COALESCE($7::boolean, p.detect_holes), $8::int, $9::int, "

@@ -183,6 +183,25 @@ def test_a_locked_image_holds_up_nobody_else(lab):
     assert late[0].status == 202 and x.waiting() == x.rows()
 
 
+def test_a_batch_and_single_requests_for_its_images(lab):
+    x = lab()
+    x.submit(0, x.images(1)[0])
+    images = x.images(20)
+    batch = []
+
+    def whole_project():
+        batch.append(x.people[0].post(f"/api/projects/{x.projects[0]['id']}/segmentation", {"all": True}))
+    thread = threading.Thread(target=whole_project)
+    answers = x.together([(0, i) for i in images[:8]], meanwhile=lambda: (thread.start(), time.sleep(0.3)))
+    thread.join(20)
+    assert [a.status for a in answers] == [202] * 8 and batch[0].status == 202
+    assert len(x.rows()) == 1 + 20
+    assert x.stack.sql("SELECT count(DISTINCT image_id) FROM jobs") == [(21,)]
+    for image, a in zip(images, answers):
+        assert x.stack.sql("SELECT id::text FROM jobs WHERE image_id = %s", image) == [(a.json["jobId"],)]
+    wait_until(lambda: x.waiting() == x.rows(), 10, "each job being in Redis once")
+
+
 def test_the_database_dies_under_a_group(lab):
     x = lab(people=2)
     images = [x.images(12, p) for p in range(2)]

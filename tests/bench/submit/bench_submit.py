@@ -98,6 +98,7 @@ class Bench:
         port = s.https_port if system == "gateway" else self.reference_port
         process = s.gateway if system == "gateway" else self.reference
         self.wrk(port, 1, 8, 1, 1)  # connections, prepared statements, compiled code
+        time.sleep(0.5)  # what was in flight when wrk stopped is committed, too
         first = self.used() + 1
         threads = min(2, connections)
         before = self.cpu(process)
@@ -222,7 +223,7 @@ def main():
     parser.add_argument("--connections", default=None, help="comma-separated (default 8,32)")
     args = parser.parse_args()
     common.node_modules()
-    seconds, repeat = (2, 1) if args.quick else (5, 3)
+    seconds, repeat = (2, 1) if args.quick else (4, 3)
     repeat = args.repeat or repeat
     connections = [int(c) for c in (args.connections or ("8" if args.quick else "8,32")).split(",")]
     machine = common.machine()
