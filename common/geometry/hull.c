@@ -53,7 +53,8 @@ static double cross(geom_point_t o, geom_point_t a, geom_point_t b) {
 }
 
 static double distance(geom_point_t a, geom_point_t b) {
-    return hypot((double)b.x - a.x, (double)b.y - a.y);
+    double dx = (double)b.x - a.x, dy = (double)b.y - a.y;
+    return sqrt(dx * dx + dy * dy);
 }
 
 static double width_across(const geom_point_t *hull, size_t n, geom_point_t from, geom_point_t to) {
@@ -112,7 +113,8 @@ typedef struct {
 } circle_t;
 
 static int outside(const circle_t *c, geom_point_t p) {
-    return hypot(p.x - c->x, p.y - c->y) > c->r * (1 + 1e-12) + 1e-9;
+    double dx = p.x - c->x, dy = p.y - c->y;
+    return sqrt(dx * dx + dy * dy) > c->r * (1 + 1e-12) + 1e-9;
 }
 
 static circle_t circle_two(geom_point_t a, geom_point_t b) {

@@ -42,7 +42,7 @@ static void add_ring(const geom_ring_t *r, int hole, double ox, double oy, sums_
         m.xx += c * (x0 * x0 + x0 * x1 + x1 * x1) / 12;
         m.yy += c * (y0 * y0 + y0 * y1 + y1 * y1) / 12;
         m.xy += c * (2 * x0 * y0 + x0 * y1 + x1 * y0 + 2 * x1 * y1) / 24;
-        length += hypot(x1 - x0, y1 - y0);
+        length += sqrt((x1 - x0) * (x1 - x0) + (y1 - y0) * (y1 - y0));
     }
     double sign = (m.a < 0) == (hole != 0) ? 1 : -1;
     s->m.a += sign * m.a;

@@ -18,8 +18,8 @@ static const int STEP_Y[4] = {0, 1, 0, -1};
 static const int RIGHT_X[4] = {0, -1, -1, 0}, RIGHT_Y[4] = {0, 0, -1, -1};
 static const int LEFT_X[4] = {0, 0, -1, -1}, LEFT_Y[4] = {-1, 0, 0, -1};
 
-static bool has_label(const image_view_t *v, int x, int y, int32_t label) {
-    return x >= 0 && y >= 0 && x < v->width && y < v->height &&
+static inline bool has_label(const image_view_t *v, int x, int y, int32_t label) {
+    return (unsigned)x < (unsigned)v->width && (unsigned)y < (unsigned)v->height &&
            v->labels[(size_t)y * (size_t)v->width + (size_t)x] == label;
 }
 
@@ -28,7 +28,7 @@ static crack_t first_crack(const image_view_t *v, const crack_ring_t *r) {
     return r->hole ? (crack_t){x + 1, y, 1, false} : (crack_t){x, y + 1, 3, false};
 }
 
-static void advance(const image_view_t *v, int32_t label, crack_t *c) {
+static inline void advance(const image_view_t *v, int32_t label, crack_t *c) {
     c->x += STEP_X[c->dir];
     c->y += STEP_Y[c->dir];
     bool right = has_label(v, c->x + RIGHT_X[c->dir], c->y + RIGHT_Y[c->dir], label);
@@ -41,14 +41,18 @@ static void advance(const image_view_t *v, int32_t label, crack_t *c) {
     }
 }
 
-void crack_walk(const int32_t *labels, int width, int height, const crack_ring_t *ring, crack_fn fn, void *ctx) {
-    image_view_t v = {labels, width, height};
-    crack_t c = first_crack(&v, ring), start = c;
+static inline void walk(const image_view_t *v, const crack_ring_t *ring, crack_fn fn, void *ctx) {
+    crack_t c = first_crack(v, ring), start = c;
     /* the start's own pinch flag is known only after coming round: start one crack later */
     do {
-        advance(&v, ring->label, &c);
+        advance(v, ring->label, &c);
         fn(ctx, &c);
     } while (c.x != start.x || c.y != start.y || c.dir != start.dir);
+}
+
+void crack_walk(const int32_t *labels, int width, int height, const crack_ring_t *ring, crack_fn fn, void *ctx) {
+    const image_view_t v = {labels, width, height};
+    walk(&v, ring, fn, ctx);
 }
 
 typedef struct {
@@ -98,29 +102,43 @@ static bool walk_new_ring(const image_view_t *v, marks_t *m, ring_list_t *l, cra
     m->part = r.part;
     m->cracks = 0;
     m->area = 0;
-    crack_walk(v->labels, v->width, v->height, ring, mark_crack, m);
+    walk(v, ring, mark_crack, m);
     ring->cracks = m->cracks;
     ring->area = m->area;
     return true;
 }
 
+/* The first column after x whose label differs. */
+static int run_end(const int32_t *row, int x, int width) {
+    int32_t label = row[x++];
+    for (; x + 4 <= width; x += 4) {
+        if (((row[x] ^ label) | (row[x + 1] ^ label) | (row[x + 2] ^ label) | (row[x + 3] ^ label)) != 0) {
+            break;
+        }
+    }
+    while (x < width && row[x] == label) {
+        x++;
+    }
+    return x;
+}
+
 static bool scan_row(const image_view_t *v, int y, uint32_t count, marks_t *m, uint32_t *parts, ring_list_t *l) {
     const int32_t *row = v->labels + (size_t)y * m->width;
     uint32_t part = 0;
-    for (int x = 0; x < v->width; x++) {
+    for (int x = 0, end; x < v->width; x = end) { /* run by run */
         int32_t label = row[x];
-        size_t i = (size_t)y * m->width + (size_t)x;
+        end = run_end(row, x, v->width);
         if (label <= 0 || (uint32_t)label > count) {
             continue;
         }
-        if (x == 0 || row[x - 1] != label) {
-            if (m->part_of_left[i] == 0 &&
-                !walk_new_ring(v, m, l, (crack_ring_t){label, ++*parts, (uint32_t)i, 0, 0, false})) {
-                return false;
-            }
-            part = m->part_of_left[i];
+        size_t i = (size_t)y * m->width + (size_t)x;
+        if (m->part_of_left[i] == 0 &&
+            !walk_new_ring(v, m, l, (crack_ring_t){label, ++*parts, (uint32_t)i, 0, 0, false})) {
+            return false;
         }
-        if ((x + 1 == v->width || row[x + 1] != label) && (m->right_seen[i / 8] >> (i % 8) & 1) == 0 &&
+        part = m->part_of_left[i];
+        i += (size_t)(end - 1 - x);
+        if ((m->right_seen[i / 8] >> (i % 8) & 1) == 0 &&
             !walk_new_ring(v, m, l, (crack_ring_t){label, part, (uint32_t)i, 0, 0, true})) {
             return false;
         }

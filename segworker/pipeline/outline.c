@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/vector.h"
 #include "segworker/pipeline/corner.h"
 
 #define MAX_NORMAL_SHIFT 0.45 /* px; below 0.5 no pixel centre can change sides */
@@ -112,14 +113,35 @@ static double clamp(double v, double limit) {
     return v > limit ? limit : v < -limit ? -limit : v;
 }
 
-static vec_t filter_node(const vec_t *p, const kernel_t *kernel) {
-    const double *k = kernel->k;
-    vec_t s = {k[0] * p[0].x, k[0] * p[0].y};
-    for (int i = 1; i <= kernel->radius; i++) {
-        s.x += k[i] * (p[-i].x + p[i].x);
-        s.y += k[i] * (p[-i].y + p[i].y);
+/* n values x, y, x, y, … of which radius pairs more must be there on both sides. */
+VECTOR_LOOPS static void filter_values(const double *restrict p, size_t n, const double *restrict k, size_t radius,
+                                       double *restrict out) {
+    enum { LANES = 32 };
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        double s[LANES];
+        for (size_t l = 0; l < LANES; l++) {
+            s[l] = k[0] * p[i + l];
+        }
+        for (size_t t = 1; t <= radius; t++) {
+            const double *before = p + i - 2 * t, *after = p + i + 2 * t;
+            for (size_t l = 0; l < LANES; l++) {
+                s[l] += k[t] * (before[l] + after[l]);
+            }
+        }
+        memcpy(out + i, s, sizeof s);
     }
-    return s;
+    for (; i < n; i++) {
+        double s = k[0] * p[i];
+        for (size_t t = 1; t <= radius; t++) {
+            s += k[t] * (*(p + i - 2 * t) + p[i + 2 * t]);
+        }
+        out[i] = s;
+    }
+}
+
+static void filter_nodes(const vec_t *p, size_t n, const kernel_t *kernel, vec_t *out) {
+    filter_values(&p->x, 2 * n, kernel->k, (size_t)kernel->radius, &out->x);
 }
 
 /* Nodes from..from+length (indices taken round the ring), both ends fixed: beyond an end the arc is continued by its
@@ -138,19 +160,19 @@ static void smooth_arc(outline_t *o, size_t from, size_t length, const kernel_t 
     }
     out[from % n] = first;
     out[(from + length) % n] = last;
-    for (size_t i = 1; i < length; i++) {
-        out[(from + i) % n] = filter_node(line + i, k);
-    }
+    size_t begin = (from + 1) % n, room = n - begin, inner = length - 1;
+    size_t straight = inner < room ? inner : room; /* the rest lies beyond the ring's last node */
+    filter_nodes(line + 1, straight, k, out + begin);
+    filter_nodes(line + 1 + straight, inner - straight, k, out);
 }
 
 static void smooth_closed(outline_t *o, const kernel_t *k, vec_t *out) {
     size_t n = o->nnodes, reach = (size_t)k->radius;
-    for (size_t i = 0; i < n + 2 * reach; i++) {
-        o->tmp[i] = o->at[(i + n * reach - reach) % n];
+    for (size_t i = 0, from = (n * reach - reach) % n; i < n + 2 * reach; i++) {
+        o->tmp[i] = o->at[from];
+        from = from + 1 < n ? from + 1 : 0;
     }
-    for (size_t i = 0; i < n; i++) {
-        out[i] = filter_node(o->tmp + i + reach, k);
-    }
+    filter_nodes(o->tmp + reach, n, k, out);
 }
 
 static void smooth_with(outline_t *o, double sigma, vec_t *out) {
@@ -190,10 +212,12 @@ static void count_around(const uint8_t *flag, size_t n, size_t reach, uint32_t *
     for (size_t k = 0; k < 2 * reach + 1; k++) {
         sum += flag[(n - reach + k) % n];
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0, in = reach + 1, out = n - reach; i < n; i++) {
         count[i] = sum;
-        sum += flag[(i + reach + 1) % n];
-        sum -= flag[(i + n - reach) % n];
+        sum += flag[in];
+        sum -= flag[out];
+        in = in + 1 < n ? in + 1 : 0;
+        out = out + 1 < n ? out + 1 : 0;
     }
 }
 
@@ -326,14 +350,14 @@ static double polygon_area(const vec_t *p, size_t n, double *perimeter) {
     for (size_t i = 0; i < n; i++) {
         vec_t a = p[i], b = p[i + 1 < n ? i + 1 : 0];
         area += (a.x - p[0].x) * (b.y - p[0].y) - (b.x - p[0].x) * (a.y - p[0].y);
-        length += hypot(b.x - a.x, b.y - a.y);
+        length += sqrt((b.x - a.x) * (b.x - a.x) + (b.y - a.y) * (b.y - a.y));
     }
     *perimeter = length;
     return area / 2;
 }
 
 static vec_t edge_normal(vec_t a, vec_t b) {
-    double dx = b.x - a.x, dy = b.y - a.y, len = hypot(dx, dy);
+    double dx = b.x - a.x, dy = b.y - a.y, len = sqrt(dx * dx + dy * dy);
     return len > 0 ? (vec_t){dy / len, -dx / len} : (vec_t){0, 0};
 }
 
