@@ -41,7 +41,7 @@ TORCH_LIBS ?= -L$(TORCH_DIR)/lib -ltorch -ltorch_cpu -lc10
 
 COMMON_LIBS := -lpq -lhiredis -lcjson -lexpat -ltiff -ljpeg -lpng -lwebp -lgif -lssl -lcrypto -lm
 GATEWAY_LIBS := -lcivetweb -largon2 -ljwt -lcurl $(COMMON_LIBS)
-SEGWORKER_LIBS := $(TORCH_LIBS) $(COMMON_LIBS) -lstdc++
+SEGWORKER_LIBS := $(TORCH_LIBS) $(COMMON_LIBS) -lyaml -lstdc++
 
 COMMON_SRC := $(sort $(shell find common -name '*.c'))
 GATEWAY_SRC := $(sort $(shell find gateway -name '*.c' -not -path 'gateway/ui/*'))

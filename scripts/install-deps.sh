@@ -16,7 +16,7 @@ set -euo pipefail
 
 BUILD_PACKAGES=(gcc g++ make pkg-config libc6-dev libcivetweb-dev libpq-dev libhiredis-dev libcjson-dev libtorch-dev
     libexpat1-dev libtiff-dev libssl-dev libjpeg62-turbo-dev libpng-dev libwebp-dev libgif-dev libargon2-dev
-    libjwt-dev libcurl4-openssl-dev zlib1g-dev git)
+    libjwt-dev libcurl4-openssl-dev libyaml-dev zlib1g-dev git)
 # What Debian calls PostgreSQL depends on its release; the rest has the same names in Debian 12 and 13.
 debian=$(. /etc/os-release 2>/dev/null && echo "${VERSION_ID:-}") || debian=''
 case $debian in
@@ -24,7 +24,7 @@ case $debian in
     *) postgresql="postgresql-15" ;;
 esac
 RUN_PACKAGES=("$postgresql" redis-server openssl ca-certificates util-linux procps)
-TEST_PACKAGES=(libcmocka-dev python3 python3-pytest python3-psycopg2 python3-numpy python3-pil python3-tifffile
+TEST_PACKAGES=(libcmocka-dev python3 python3-pytest python3-psycopg2 python3-numpy python3-pil python3-tifffile python3-torch
     python3-yaml python3-jsonschema chromium fonts-liberation curl libfaketime wrk spin)
 LINT_PACKAGES=(clang-tidy cppcheck shellcheck clang-format)
 

@@ -15,6 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "segworker/bioimage.h"
+
 enum { MODELS_MAX = 1000 };
 
 static err_kind_t invalid(err_t *err, const char *what) {
@@ -375,7 +377,8 @@ static err_kind_t check_file(model_spec_t *m, err_t *err) {
         return err_set(err, ERR_INVALID, "model_damaged", "The model's file named in model.json cannot be read.",
                        "%.300s", m->path);
     }
-    if (m->output == MODEL_OUTPUT_TEST || m->output == MODEL_OUTPUT_CLASSICAL) { /* its version is what it says */
+    /* a model without a network is what it says; a package need not state a checksum */
+    if (m->output == MODEL_OUTPUT_TEST || m->output == MODEL_OUTPUT_CLASSICAL || (m->package && !m->sha256[0])) {
         memcpy(m->sha256, hex, sizeof hex);
         return ERR_OK;
     }
@@ -387,10 +390,46 @@ static err_kind_t check_file(model_spec_t *m, err_t *err) {
     return ERR_OK;
 }
 
+/* A package has the name of its folder. */
+static err_kind_t load_package(const char *dir, model_spec_t *out, err_t *err) {
+    char name[sizeof out->name];
+    size_t end = strlen(dir);
+    while (end > 1 && dir[end - 1] == '/') {
+        end--;
+    }
+    size_t begin = end;
+    while (begin > 0 && dir[begin - 1] != '/') {
+        begin--;
+    }
+    snprintf(name, sizeof name, "%.*s", (int)(end - begin < sizeof name ? end - begin : sizeof name - 1), dir + begin);
+    err_kind_t k = bioimage_read(dir, is_name(name) ? name : "package", out, err);
+    return k == ERR_OK ? check_file(out, err) : k;
+}
+
+err_kind_t models_manifest(const model_spec_t *m, char **text, err_t *err) {
+    *text = NULL;
+    if (m->package) {
+        *text = bioimage_describe(m);
+        return *text ? ERR_OK
+                     : err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to read the models.",
+                               NULL);
+    }
+    char dir[sizeof m->path];
+    snprintf(dir, sizeof dir, "%s", m->path);
+    char *slash = strrchr(dir, '/');
+    if (slash) {
+        *slash = '\0';
+    }
+    return read_manifest(slash ? dir : ".", text, err);
+}
+
 err_kind_t model_spec_load(const char *dir, model_spec_t *out, err_t *err) {
     memset(out, 0, sizeof *out);
     char *json = NULL;
     err_kind_t k = read_manifest(dir, &json, err);
+    if (k == ERR_NOT_FOUND) {
+        return load_package(dir, out, err);
+    }
     if (k != ERR_OK) {
         return k;
     }

@@ -69,6 +69,7 @@ typedef struct {
     char path[4096]; /* of the module; of model.json for a model without one */
     char sha256[65]; /* of that file, lower-case hex */
 
+    bool package;    /* read from rdf.yaml (bioimage.h) instead of model.json */
     model_net_t net; /* what the network takes and gives */
 
     /* input */
@@ -103,7 +104,8 @@ typedef struct {
     int nproblems;
 } model_registry_t;
 
-/* Reads and checks one model folder. ERR_NOT_FOUND "model_missing" when there is no model.json; ERR_INVALID
+/* Reads and checks one model folder: model.json, or a bioimage.io package. ERR_NOT_FOUND "model_missing" when there is
+ * neither; ERR_INVALID
  * "model_invalid" (the message names the field), "model_damaged" (the checksum differs). */
 ERR_MUST err_kind_t model_spec_load(const char *dir, model_spec_t *out, err_t *err);
 
@@ -111,6 +113,9 @@ ERR_MUST err_kind_t model_spec_load(const char *dir, model_spec_t *out, err_t *e
  * is missing or broken is an error. ERR_NOT_FOUND "models_missing" when dir cannot be read or holds no usable model. */
 ERR_MUST err_kind_t models_load(const char *dir, const char *wanted, model_registry_t *out, err_t *err);
 void models_free(model_registry_t *r);
+
+/* The model's model.json as it is; for a package, what was understood of it, in the same form. Caller frees *text. */
+ERR_MUST err_kind_t models_manifest(const model_spec_t *m, char **text, err_t *err);
 
 /* NULL when there is none of that name. */
 const model_spec_t *models_find(const model_registry_t *r, const char *name);

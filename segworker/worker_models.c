@@ -214,30 +214,9 @@ void worker_reload_models(worker_t *w) {
 
 /* ---- telling ---- */
 
-/* The manifest as shipped: model.json beside the module. Caller frees *text. */
-static err_kind_t read_manifest(const model_spec_t *spec, char **text, err_t *err) {
-    char path[4200];
-    const char *slash = strrchr(spec->path, '/');
-    int dir = slash ? (int)(slash - spec->path) : 0;
-    (void)snprintf(path, sizeof path, "%.*s/model.json", slash ? dir : 1, slash ? spec->path : ".");
-    *text = calloc(1, MODEL_MANIFEST_MAX + 1);
-    FILE *f = *text ? fopen(path, "re") : NULL;
-    size_t n = f ? fread(*text, 1, MODEL_MANIFEST_MAX, f) : 0;
-    bool ok = f && !ferror(f) && n > 0;
-    if (f) {
-        (void)fclose(f);
-    }
-    if (!ok) {
-        free(*text);
-        *text = NULL;
-        return err_set(err, ERR_IO, "model_unreadable", "A model.json could not be read.", "%s", path);
-    }
-    return ERR_OK;
-}
-
 static err_kind_t register_model(worker_t *w, const model_spec_t *s, err_t *err) {
     char *manifest = NULL;
-    err_kind_t rc = read_manifest(s, &manifest, err);
+    err_kind_t rc = models_manifest(s, &manifest, err);
     if (rc != ERR_OK) {
         return rc;
     }

@@ -90,6 +90,73 @@ def test_a_wrong_model_is_refused_in_words(tmp_path, picture, change, words):
     assert isinstance(answer, str) and words in answer, answer
 
 
+# ---------------------------------------------------------------- bioimage.io packages
+
+def tensor_04(name, channels, **more):
+    return {"name": name, "axes": "bcyx", "data_type": "float32",
+            "shape": {"min": [1, channels, 32, 32], "step": [0, 0, 16, 16]}, **more}
+
+
+def tensor_05(name, channels, **more):
+    size = {"min": 32, "step": 16}
+    return {"id": name, "data": {"type": "float32"}, **more,
+            "axes": [{"type": "batch"}, {"type": "channel", "channel_names": channels},
+                     {"type": "space", "id": "y", "size": size}, {"type": "space", "id": "x", "size": size}]}
+
+
+RANGE_04 = [{"name": "scale_range", "kwargs": {"mode": "per_sample", "axes": "yx", "min_percentile": 1,
+                                               "max_percentile": 99.8}}]
+RANGE_05 = [{"id": "scale_range", "kwargs": {"axes": ["y", "x"], "min_percentile": 1, "max_percentile": 99.8}},
+            {"id": "clip", "kwargs": {"min": 0, "max": 1}}, {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}]
+CENTRED = [{"id": "zero_mean_unit_variance", "kwargs": {"axes": ["y", "x"], "eps": 1e-6}},
+           {"id": "scale_linear", "kwargs": {"gain": 0.25, "offset": 0.25}}]
+
+
+def star_package(folder, **kw):
+    output = {"name": "out", "axes": "bcyx", "data_type": "float32", "halo": [0, 0, 32, 32],
+              "shape": {"reference_tensor": "in", "scale": [1, 0, 0.5, 0.5], "offset": [1, 16.5, 0, 0]}}
+    return toy_models.package(folder, "star", toy_models.Star(32, 2), [tensor_04("in", 1, preprocessing=RANGE_04)],
+                              [output], version="0.4.10", config={"stardist": {
+                                  "thresholds": {"prob": 0.5, "nms": 0.4}, "config": {"n_rays": 32, "grid": [2, 2]}}})
+
+
+def class_package(folder, preprocessing=RANGE_05, postprocessing=({"id": "softmax", "kwargs": {"axis": "channel"}},),
+                  channels=("background", "rim", "foreground"), **kw):
+    return toy_models.package(folder, "classes", toy_models.Logits(),
+                              [tensor_05("in", ["grey"], preprocessing=list(preprocessing))],
+                              [tensor_05("out", list(channels), postprocessing=list(postprocessing))],
+                              config={"spheroseg": {"kind": "semantic", "threshold": 0.4}}, **kw)
+
+
+@pytest.mark.parametrize("make", [star_package, class_package,
+                                  lambda folder: class_package(folder, preprocessing=CENTRED)])
+def test_a_package_runs(tmp_path, picture, make):
+    path, count, _ = picture
+    assert len(run(make(tmp_path), path, tmp_path / "out.geojson")) == count
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(preprocessing=[{"id": "sharpen_twice"}]), "sharpen_twice"),
+    (dict(postprocessing=[{"id": "scale_mean_variance"}]), "scale_mean_variance"),
+    (dict(preprocessing=[{"id": "ensure_dtype", "kwargs": {"dtype": "uint8"}}]), "uint8"),
+    (dict(weights={"pytorch_state_dict": {"source": "w.pt"}}), "pytorch_state_dict"),
+    (dict(weights={"torchscript": {"source": "https://example.org/w.pt"}}), "https://example.org"),
+    (dict(weights={"torchscript": {"source": "weights.pt", "sha256": "0" * 64}}), "checksum"),
+    (dict(version="0.3.6"), "0.3.6"),
+    (dict(channels=["a", "b", "c", "d"]), "shape"),
+])
+def test_a_package_says_what_is_not_understood(tmp_path, picture, change, words):
+    answer = run(class_package(tmp_path, **change), picture[0], tmp_path / "out.geojson")
+    assert isinstance(answer, str) and words in answer, answer
+
+
+def test_wrong_axes_are_named(tmp_path, picture):
+    inputs = [tensor_04("in", 1, preprocessing=RANGE_04) | {"axes": "bzcyx"}]
+    model = toy_models.package(tmp_path, "axes", toy_models.Logits(), inputs, inputs, version="0.4.9")
+    answer = run(model, picture[0], tmp_path / "out.geojson")
+    assert isinstance(answer, str) and "bzcyx" in answer, answer
+
+
 # ---------------------------------------------------------------- in a worker
 
 def model_row(stack, name):
@@ -133,3 +200,9 @@ def test_a_worker_runs_them_and_reads_them_again(own_stack, tmp_path, picture):
     assert objects("star") == (count, "2.0")
     assert objects("labels") == (count, "1.0")
     assert worker.running
+
+    # a package is a model as well
+    star_package(tmp_path / "made").rename(folder / "zoo")
+    worker.kill(signal.SIGHUP)
+    wait_until(lambda: model_row(stack, "zoo") == "0.1.0", 60, "the package")
+    assert objects("zoo") == (count, "0.1.0")

@@ -102,3 +102,20 @@ def logits(folder, name="logits", **kw):
     return write(folder, name, Logits(),
                  {"kind": "semantic", "activation": "softmax", "channels": ["background", "rim", "inside"],
                   "foreground": ["rim", "inside"]}, {"threshold": 0.5, "minArea": 20, "maxHoleArea": 0}, **kw)
+
+
+def package(folder, name, module, inputs, outputs, *, config=None, weights=None, version="0.5.3"):
+    """A bioimage.io package FOLDER/NAME."""
+    import yaml
+    path = folder / name
+    path.mkdir(parents=True, exist_ok=True)
+    torch.jit.script(module.eval()).save(str(path / "weights.pt"))
+    rdf = {
+        "format_version": version, "type": "model", "name": "Toy “package”", "description": "for tests",
+        "license": "CC-BY-4.0", "version": "0.1.0",
+        "weights": weights or {"torchscript": {"source": "weights.pt", "pytorch_version": "1.13",
+                                               "sha256": hashlib.sha256((path / "weights.pt").read_bytes()).hexdigest()}},
+        "inputs": inputs, "outputs": outputs, "config": config or {},
+    }
+    (path / "rdf.yaml").write_text(yaml.safe_dump(rdf, allow_unicode=True))
+    return path
