@@ -32,9 +32,9 @@ size and as grey values. If nuclei are much larger or smaller than that, resize 
 - Nuclei that lie on top of each other without a visible edge between them.
 - Very dim nuclei beside very bright ones, and nuclei blurred out of focus.
 - Bright-field smears: only ten images were available, none held out, so there is no score.
-- Whole cells: see `cells` for phase contrast.
+- Whole cells: see `phase_contrast`.
 """,
-    "cells": """## Good for
+    "phase_contrast": """## Good for
 
 Single spread or rounded cells in phase contrast, some 20 to 200 px across in an image of about 1000 px.
 Images longer than 512 px are worked on at 512 px.
@@ -81,7 +81,7 @@ def score_table(scores):
 TUNING = {
     "nuclei": """The post-processing values and the end of training were chosen on the tuning images, which are other samples
 again. The starting weights had seen those, the held-out ones never.""",
-    "cells": """The post-processing values and the end of training were chosen on the one tuning image, which the starting
+    "phase_contrast": """The post-processing values and the end of training were chosen on the one tuning image, which the starting
 weights had seen; the held-out ones never.""",
     "spheroid": """The few post-processing values were chosen on the held-out images, before there were tuning images, which
 flatters the scores a little.""",
@@ -101,7 +101,7 @@ def card(spec):
     t, post, i = spec["training"], spec["postprocess"], spec["input"]
     post_lines = "\n".join(f"| `{k}` | {v} |" for k, v in post.items())
     images = t["images"]
-    start = f"the weights of {t['start']}" if t.get("start") else "random weights"
+    start = f"the weights of an earlier model ({t['start']})" if t.get("start") else "random weights"
     return f"""# {spec['title']} (`{spec['name']}` {spec['version']})
 
 {spec['description']}

@@ -78,17 +78,27 @@ class Segmenter(nn.Module):
     Without votes, plane 1: distance to the border of the pixel's object divided by that object's
     largest such distance, 0..1.  With votes the distance only helped to learn, and planes 1 and 2 are: how
     many px further down and to the right the centre of the pixel's object lies.
+
+    enlarge: the network sees the image this many times larger, and its maps are brought back to the image's
+    size. Sides must be multiples of DIVISOR * 2 when it is 1.5.
     """
 
-    def __init__(self, net):
+    def __init__(self, net, enlarge=1.0):
         super().__init__()
-        self.net = net
+        self.net, self.enlarge = net, enlarge
 
     def forward(self, x):
+        size = x.shape[-2:]
+        if self.enlarge != 1:
+            x = F.interpolate(x, scale_factor=self.enlarge, mode="bilinear", align_corners=False)
         y = self.net(x)
         if self.net.vote is None:
-            return torch.sigmoid(y)
-        return torch.cat([torch.sigmoid(y[:, :1]), y[:, 2:] * VOTE_UNIT], 1)
+            y = torch.sigmoid(y)
+        else:
+            y = torch.cat([torch.sigmoid(y[:, :1]), y[:, 2:] * (VOTE_UNIT / self.enlarge)], 1)
+        if self.enlarge != 1:
+            y = F.interpolate(y, size=size, mode="bilinear", align_corners=False)
+        return y
 
 
 def parameter_count(net):

@@ -27,7 +27,7 @@ ROWS = {
     "dsb2018 histology": ("dsb2018", "nuclei", "histology_purple"),
     "dsb2018 all": ("dsb2018", "nuclei", None),
     "bbbc039": ("bbbc039", "nuclei", None),
-    "usiigaci": ("usiigaci", "cells", None),
+    "usiigaci": ("usiigaci", "phase_contrast", None),
     "spheroid_single": ("spheroid_single", "spheroid", None),
     "spheroid_many": ("spheroid_many", "spheroid", None),
     "spheroid_fluo": ("spheroid_fluo", "spheroid", None),

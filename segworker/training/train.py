@@ -9,12 +9,16 @@ export a checkpoint of a running training.
 """
 import argparse
 import copy
+import datetime
 import json
 import math
 import pathlib
+import subprocess
+import sys
 import time
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from dataset import Sampler, load_items
@@ -23,6 +27,7 @@ from network import UNet, VOTE_UNIT, parameter_count
 from recipes import MODELS
 
 SEED = 1
+MEET = 10  # steps between meetings of several workers; checks and checkpoints fall on multiples of it
 
 
 def loss_of(out, target, recipe):
@@ -131,6 +136,19 @@ class Run:
                     "best_loss": self.best_loss, "waiting": self.waiting}, part)
         part.rename(self.path)
 
+    def meet(self):
+        """Workers go on from the mean of their networks and agree on the time (local SGD: each keeps its optimiser)."""
+        count = dist.get_world_size()
+        for net in (self.net, self.average.net):
+            values = [v for v in net.state_dict().values() if v.dtype.is_floating_point]
+            flat = torch.cat([v.flatten() for v in values])
+            dist.all_reduce(flat)
+            for v, mean in zip(values, flat.div_(count).split([v.numel() for v in values])):
+                v.copy_(mean.view(v.shape))
+        seconds = torch.tensor([self.seconds], dtype=torch.float64)
+        dist.all_reduce(seconds, dist.ReduceOp.MAX)
+        self.seconds = float(seconds)
+
     def done(self):
         """Share of the budget that is used, 0..1."""
         by_time = self.seconds / (self.args.minutes * 60) if self.args.minutes else 0.0
@@ -184,13 +202,56 @@ def parse():
                     help="checkpoints and decoded images (outside the repository)")
     ap.add_argument("--steps", type=int, default=20000)
     ap.add_argument("--minutes", type=float, help="end after this wall time if it comes first")
-    ap.add_argument("--threads", type=int, default=1)
+    ap.add_argument("--threads", type=int, default=1, help="per worker")
+    ap.add_argument("--workers", type=int, default=1, help="processes; each sees its own crops")
+    ap.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
     ap.add_argument("--init", type=pathlib.Path, help="checkpoint to start from instead of random weights")
     ap.add_argument("--check", type=int, default=500, help="steps between looks at the tuning images")
     ap.add_argument("--patience", type=int, default=12, help="checks without gain before training ends")
     ap.add_argument("--resume", action="store_true")
     ap.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=True)
     return ap.parse_args()
+
+
+def start_workers(args):
+    """Worker 0 starts the others, which run this same command; then all find each other."""
+    if args.workers == 1:
+        return []
+    place = args.work / f"{args.model}.meet"
+    others = []
+    if args.worker == 0:
+        place.unlink(missing_ok=True)
+        command = [sys.executable, *sys.argv, "--worker"]
+        others = [subprocess.Popen([*command, str(k)]) for k in range(1, args.workers)]
+    dist.init_process_group("gloo", init_method=f"file://{place}", rank=args.worker, world_size=args.workers,
+                            timeout=datetime.timedelta(hours=1))
+    return others
+
+
+def loop(run, samplers, tuning):
+    """Train until the budget is used or nothing gets better."""
+    args, first = run.args, run.args.worker == 0
+    last, mean, spent = time.monotonic(), None, 0.0
+    stop = torch.zeros(1)
+    while run.done() < 1 and not stop:
+        loss = run.train_step(samplers)
+        mean = loss if mean is None else 0.98 * mean + 0.02 * loss
+        now = time.monotonic()
+        spent, last = spent + now - last, now
+        if run.step % MEET:
+            continue
+        run.seconds, spent = run.seconds + spent, 0.0
+        if args.workers > 1:
+            run.meet()
+        if first and run.step % 100 == 0:
+            print(f"step {run.step} loss {mean:.4f} seconds {run.seconds:.0f} done {run.done():.3f}", flush=True)
+        if run.step % args.check == 0:
+            if first:
+                stop[0] = run.check(tuning)
+            if args.workers > 1:
+                dist.broadcast(stop, 0)
+        if first and run.step % 250 == 0:
+            run.save()
 
 
 def main():
@@ -200,28 +261,21 @@ def main():
     cfg = MODELS[args.model]
     recipe = cfg["recipe"]
     items = load_items(args.data, cfg["data"], cfg["input"], args.work)
-    samplers = [Sampler(items, r, SEED) for r in (recipe, {**recipe, **recipe.get("late", {})})]
+    seed = SEED + 1000 * args.worker
+    samplers = [Sampler(items, r, seed) for r in (recipe, {**recipe, **recipe.get("late", {})})]
     tuning = Tuning(load_items(args.data, cfg["data"], cfg["input"], args.work, "tune"), recipe)
+    others = start_workers(args)
     run = Run(args)
     print(json.dumps({"model": args.model, "images": len(items), "parameters": parameter_count(run.net),
-                      "step": run.step}), flush=True)
+                      "step": run.step, "worker": args.worker}), flush=True)
     run.net.train()
-    last = time.monotonic()
-    mean = None
-    stop = False
-    while run.done() < 1 and not stop:
-        loss = run.train_step(samplers)
-        now = time.monotonic()
-        run.seconds, last = run.seconds + now - last, now
-        mean = loss if mean is None else 0.98 * mean + 0.02 * loss
-        if run.step % 100 == 0:
-            print(f"step {run.step} loss {mean:.4f} seconds {run.seconds:.0f} done {run.done():.3f}", flush=True)
-        if run.step % args.check == 0:
-            stop = run.check(tuning)
-        if run.step % 250 == 0:
-            run.save()
+    loop(run, samplers, tuning)
+    if args.worker > 0:
+        return
     run.check(tuning)
     run.save()
+    for other in others:
+        other.wait()
     if args.out:
         export_checkpoint(run.path, args.out, args.data)
 

@@ -33,7 +33,7 @@ def test_pause_and_resume(own_stack):
     assert c.wait_job(other, seconds=30)["state"] == "completed"       # the other model goes on
     time.sleep(1.5)
     assert states(c, jobs) == ["queued"] * 3
-    assert [(m["name"], m["paused"]) for m in c.get("/api/models").json["items"]] == [("nuclei", True), ("spheroid", False), ("classical", False), ("classical_nuclei", False)]
+    assert [(m["name"], m["paused"]) for m in c.get("/api/models").json["items"]] == [("nuclei", True), ("phase_contrast", False), ("spheroid", False), ("classical", False), ("classical_nuclei", False)]
     by_model = {m["model"]: m for m in c.get("/api/segmentation/queue/status").json["byModel"]}
     assert by_model["nuclei"]["paused"] and by_model["nuclei"]["waiting"] == 3
     s.redis_cli("FLUSHALL")                                             # Redis forgets; PostgreSQL does not
