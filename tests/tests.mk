@@ -68,7 +68,7 @@ $(BUILD)/fuzz-obj/libcommon.a: $(FUZZ_OBJ)
 	ar rcs $@ $^
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(BUILD)/fuzz-obj/libcommon.a
 	@mkdir -p $(@D)
-	clang $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(EXTRA_FUZZ_SRC) $(BUILD)/fuzz-obj/libcommon.a $(COMMON_LIBS)
+	clang $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(EXTRA_FUZZ_SRC) $(BUILD)/fuzz-obj/libcommon.a $(COMMON_LIBS) $(EXTRA_FUZZ_LIBS)
 $(BUILD)/fuzz/fuzz_ws_frame: EXTRA_FUZZ_SRC := gateway/ws_frame.c
 $(BUILD)/fuzz/fuzz_proxy: EXTRA_FUZZ_SRC := gateway/proxy.c
 $(BUILD)/fuzz/fuzz_request: EXTRA_FUZZ_SRC := $(addprefix gateway/,http.c http_reply.c idempotency.c proxy.c routes/route_util.c \
@@ -78,6 +78,7 @@ $(BUILD)/fuzz-obj/libsegworker.a: $(patsubst %,$(BUILD)/fuzz-obj/%.o,$(filter-ou
 	@rm -f $@
 	ar rcs $@ $^
 $(BUILD)/fuzz/fuzz_model: EXTRA_FUZZ_SRC := $(BUILD)/fuzz-obj/libsegworker.a
+$(BUILD)/fuzz/fuzz_model: EXTRA_FUZZ_LIBS := $(filter-out -lstdc++ $(TORCH_LIBS) $(COMMON_LIBS),$(SEGWORKER_LIBS))
 $(BUILD)/fuzz/fuzz_model: $(BUILD)/fuzz-obj/libsegworker.a
 -include $(shell find $(BUILD)/fuzz-obj -name '*.d' 2>/dev/null)
 ## make fuzz           every fuzz target for FUZZ_SECONDS (60) each
@@ -103,12 +104,15 @@ $(BUILD)/bench/%: $(BUILD)/obj/tests/bench/queue/%.c.o $(BUILD)/libcommon.a
 $(BUILD)/bench/ws_clients: tests/bench/websocket/ws_clients.c
 	@mkdir -p $(@D)
 	$(CC) -std=c17 $(COMMON_FLAGS) $(CWARN) $(LDFLAGS) -o $@ $< -lssl -lcrypto
-.PHONY: bench bench-programs bench-queue bench-submit bench-websocket
+$(BUILD)/bench/bench_post: $(BUILD)/obj/tests/bench/worker/bench_post.c.o $(SEGWORKER_TEST_OBJ) $(BUILD)/libcommon.a
+	@mkdir -p $(@D)
+	$(CXX) $(LDFLAGS) -o $@ $< $(SEGWORKER_TEST_OBJ) $(BUILD)/libcommon.a $(SEGWORKER_LIBS)
+.PHONY: bench bench-programs bench-queue bench-submit bench-websocket bench-worker
 BENCH_ENV = SPHEROSEG_BUILD=$(abspath $(BUILD))
 BENCH_ARGS ?=
-bench-programs: $(BUILD)/bench/bench_queue $(BUILD)/bench/ws_clients $(BUILD)/gateway
+bench-programs: $(BUILD)/bench/bench_queue $(BUILD)/bench/ws_clients $(BUILD)/bench/bench_post $(BUILD)/gateway $(BUILD)/segworker
 ## make bench          every benchmark (BENCH_ARGS=--quick: only that they run)
-bench: bench-queue bench-submit bench-websocket
+bench: bench-queue bench-submit bench-websocket bench-worker
 ## make bench-queue    the job queue against BullMQ
 bench-queue: bench-programs
 	$(BENCH_ENV) $(PYTHON) tests/bench/queue/bench_queue.py $(BENCH_ARGS)
@@ -118,6 +122,9 @@ bench-submit: bench-programs
 ## make bench-websocket  events to many WebSockets
 bench-websocket: bench-programs
 	$(BENCH_ENV) $(PYTHON) tests/bench/websocket/bench_websocket.py $(BENCH_ARGS)
+## make bench-worker   post-processing and whole runs against PyTorch, scikit-image and OpenCV
+bench-worker: bench-programs
+	$(BENCH_ENV) $(PYTHON) tests/bench/worker/bench_worker.py $(BENCH_ARGS)
 
 # Chaos: real daemons, killed and cut off from each other at random. tests/chaos/chaos.py --help.
 CHAOS_SECONDS ?= 600

@@ -20,14 +20,12 @@ void input_close(input_t *in) {
     *in = (input_t){0};
 }
 
-err_kind_t input_open(const char *path, int page, const image_limits_t *limits, int channels, input_t *out,
-                      err_t *err) {
-    *out = (input_t){.channels = channels, .reduce = 1};
+err_kind_t input_open(const char *path, const image_select_t *plane, const image_limits_t *limits, int channels,
+                      input_t *out, err_t *err) {
+    *out = (input_t){.channels = channels, .reduce = 1, .chosen = plane->channel >= 0 || plane->weights > 0};
     err_kind_t k = image_open(path, limits, &out->reader, err);
-    if (k == ERR_OK && page > 0) {
-        image_select_t sel = IMAGE_SELECT_DEFAULT;
-        sel.page = page;
-        k = image_reader_select(out->reader, &sel, err);
+    if (k == ERR_OK) {
+        k = image_reader_select(out->reader, plane, err);
     }
     if (k != ERR_OK) {
         input_close(out);
@@ -84,7 +82,7 @@ static int colours_of(const image_info_t *info) {
 
 static err_kind_t read_page(input_t *in, image_rect_t rect, float *planes, err_t *err) {
     size_t n = (size_t)rect.w * (size_t)rect.h;
-    if (in->channels == INPUT_MAX_CHANNELS && colours_of(&in->info) >= INPUT_MAX_CHANNELS) {
+    if (in->channels == INPUT_MAX_CHANNELS && !in->chosen && colours_of(&in->info) >= INPUT_MAX_CHANNELS) {
         return read_colour(in, rect, planes, err);
     }
     err_kind_t k = image_reader_read_grey(in->reader, rect, planes, err);

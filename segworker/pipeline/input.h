@@ -21,6 +21,7 @@ typedef struct {
     image_info_t info; /* of the page */
     image_layout_t layout;
     int channels; /* that are read: 1 = the grey plane; 3 = red, green, blue, a grey page giving its plane thrice */
+    bool chosen;  /* a channel or a mix was asked for: the grey plane is that, and three channels are it thrice */
     int width, height;
     int reduce;    /* 1 = as it is */
     float *planes; /* channels * width * height; NULL = read from the file */
@@ -28,8 +29,8 @@ typedef struct {
 } input_t;
 
 /* Errors: those of common/image/region.h. */
-ERR_MUST err_kind_t input_open(const char *path, int page, const image_limits_t *limits, int channels, input_t *out,
-                               err_t *err);
+ERR_MUST err_kind_t input_open(const char *path, const image_select_t *plane, const image_limits_t *limits,
+                               int channels, input_t *out, err_t *err);
 void input_close(input_t *in); /* a zeroed input is fine */
 
 /* Brings the page into memory, each pixel the mean of `reduce` x `reduce` of the page's (fewer at the right and lower

@@ -97,9 +97,12 @@ static err_kind_t decode(run_t *r, err_t *err) {
     r->out->height = info->height;
     r->out->pixel_size_um = info->pixel_size_um;
     if (info->pages > 1) {
-        char words[96];
-        snprintf(words, sizeof words, "The file has %d pages; only page %d was segmented.", info->pages,
-                 r->params->page + 1);
+        const image_select_t *plane = r->params->plane;
+        char words[96], which[32] = "the chosen plane";
+        if (!plane || (plane->channel < 0 && plane->weights == 0 && plane->z < 0 && plane->t < 0)) {
+            snprintf(which, sizeof which, "page %d", (plane ? plane->page : r->params->page) + 1);
+        }
+        snprintf(words, sizeof words, "The file has %d pages; only %s was segmented.", info->pages, which);
         add_note(r->out, words);
     }
     if (r->level.reduce > 1) {

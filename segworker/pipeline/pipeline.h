@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #include "common/err.h"
-#include "common/image/image.h"
+#include "common/image/region.h"
 #include "segworker/models.h"
 #include "segworker/result.h"
 
@@ -30,6 +30,7 @@ typedef struct {
     double threshold;             /* foreground probability; NaN = the model's own */
     bool detect_holes;            /* false: holes in objects are filled */
     int page;                     /* 0 = first */
+    const image_select_t *plane;  /* NULL: the page, default mix (region.h); else this, and page does not count */
     image_limits_t limits;
     uint32_t max_objects;
     int64_t timeout_ms; /* 0 = none; grows with images of more than 16 million pixels */

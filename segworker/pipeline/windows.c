@@ -67,7 +67,10 @@ err_kind_t windows_open(run_t *r, err_t *err) {
     const model_spec_t *m = &r->p->spec;
     const cancel_t stop = {.fn = run_should_stop, .ctx = r};
     int nw = 0, nh = 0, reduce = 1;
-    err_kind_t k = input_open(r->path, r->params->page, &r->params->limits, netout_of(m).inputs, &r->level, err);
+    image_select_t plane = IMAGE_SELECT_DEFAULT;
+    plane.page = r->params->page;
+    err_kind_t k = input_open(r->path, r->params->plane ? r->params->plane : &plane, &r->params->limits,
+                              netout_of(m).inputs, &r->level, err);
     if (k != ERR_OK) {
         return k;
     }

@@ -22,7 +22,6 @@ NOT_COMPARABLE = {
     "large_image__small_la.tiff": "JPEG of grey and alpha",
     "pillow__tiff_overflow_rows_per_strip.tif": "one strip that is shorter than it says",
     "twelve__ColorCheckerCalculator.tif": "CIELab: Pillow converts with another white point",
-    "twelve__a33.tif": "orientation as a byte, which Pillow leaves out and tifffile refuses",
 }
 # Refused by us, with words, and by both of the others.
 REFUSED = {
