@@ -81,6 +81,7 @@ CFG_INT(job_retention_days, "JOB_RETENTION_DAYS", 7, 1, 3650, CONFIG_BOTH, "days
 CFG_STR(device, "SEGWORKER_DEVICE", "auto", CONFIG_WORKER, "auto, cpu, cuda or cuda:N")
 CFG_INT(torch_threads, "SEGWORKER_THREADS", 0, 0, 1024, CONFIG_WORKER, "libtorch threads; 0 = cores / QUEUE_CONCURRENCY")
 CFG_STR(worker_models, "SEGWORKER_MODELS", "", CONFIG_WORKER, "models to serve, comma-separated; empty = all in MODELS_DIR")
+CFG_BOOL(result_cache, "RESULT_CACHE", true, CONFIG_WORKER, "reuse a user's earlier result of the same bytes, model and settings")
 CFG_INT(max_objects, "MAX_OBJECTS", 200000, 1, 10000000, CONFIG_WORKER, "most objects of one image; more is an error that says so")
 CFG_BOOL(breaker_enabled, "ENABLE_CIRCUIT_BREAKER", true, CONFIG_BOTH, "guard each model by a circuit breaker")
 CFG_REAL(breaker_threshold, "ML_ERROR_THRESHOLD", 50.0, 1.0, 100.0, CONFIG_BOTH, "percent of failed runs that opens the breaker")

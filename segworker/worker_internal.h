@@ -15,6 +15,7 @@
 #include "common/storage.h"
 #include "segworker/models.h"
 #include "segworker/pipeline/pipeline.h"
+#include "segworker/result.h"
 
 /* Added to the number of a claim that is ended from outside while its thread may still publish progress. */
 enum { WORKER_SEQ_SKIP = 1 << 20 };
@@ -23,6 +24,7 @@ enum { WORKER_MAX_MODELS = 64, WORKER_MAX_SLOTS = 64, WORKER_ID_SIZE = 96 };
 /* A loaded model. Those that serve are in worker_t.models; one that was replaced lives until its last job has ended. */
 typedef struct {
     model_spec_t spec;
+    char recipe[RESULT_RECIPE_SIZE]; /* what its results depend on, for store_cached; "" = they are not reused */
     pipeline_t *pipeline;
     int users;    /* jobs that run on it, guarded by worker_t.lock */
     bool retired; /* no longer in worker_t.models */

@@ -5,6 +5,7 @@
  * Who ends a job: the thread that runs it. It learns that it should stop from queue_is_cancelled (a person), slot->lost
  * (the lease is another worker's) or worker->hurry (the daemon stops), all asked between two tiles.
  */
+#include <math.h>
 #include <string.h>
 
 #include "common/log.h"
@@ -101,9 +102,30 @@ static err_kind_t segment(run_context_t *x, worker_model_t *m, result_t *result,
     }
     if (rc == ERR_OK) {
         rc = pipeline_run(m->pipeline, path, &params, &callbacks, result, err);
+        (void)snprintf(result->recipe, sizeof result->recipe, "%s", m->recipe);
         storage_local_release(x->w->storage, path);
     }
     return rc;
+}
+
+/* Takes over the same person's earlier result for the same bytes, model and settings. False: there is none, or it could
+ * not be used; the image is then segmented as ever. */
+static bool use_earlier(run_context_t *x, const worker_model_t *m, int *objects) {
+    const store_key_t key = {.recipe = m->recipe,
+                             .threshold = isnan(x->claim->threshold) ? m->spec.threshold : x->claim->threshold};
+    bool found = false;
+    err_t err = {0};
+    if (!x->w->cfg->result_cache || !m->recipe[0]) {
+        return false;
+    }
+    int64_t before = time_mono_us();
+    if (store_cached(x->w->queue, x->w->pg, x->claim, &key, objects, &found, &err) != ERR_OK) {
+        return false;
+    }
+    if (found) {
+        observe_stage("store", (double)(time_mono_us() - before) / 1e6);
+    }
+    return found;
 }
 
 /* Only what is about the model's execution counts: what is wrong with an image, the disk or the database does not. */
@@ -180,6 +202,23 @@ static void end_badly(run_context_t *x, err_t *why) {
     count_outcome(c, outcome);
 }
 
+/* The result is committed. */
+static void end_well(run_context_t *x, int objects, int64_t began_ms, bool cached) {
+    queue_claim_t *c = x->claim;
+    char ms[24], count[16];
+    (void)snprintf(ms, sizeof ms, "%lld", (long long)(time_mono_ms() - began_ms));
+    (void)snprintf(count, sizeof count, "%d", objects);
+    log_event(LOG_INFO, "job completed", "jobId", c->id, "model", c->model, "objects", count, "ms", ms, "cached",
+              cached ? "true" : "false", NULL);
+    count_outcome(c, cached ? "cached" : "completed");
+    x->slot->done = *c; /* ended and told of together with the next claim */
+    x->slot->done_objects = objects;
+    x->slot->ndone = 1;
+    if (!cached) {
+        queue_note_seconds(x->w->queue, c->model, (double)(time_mono_ms() - began_ms) / 1000.0);
+    }
+}
+
 static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
     worker_t *w = slot->w;
     run_context_t x = {.w = w, .slot = slot, .claim = c};
@@ -188,6 +227,11 @@ static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
     int64_t before = time_mono_ms();
     log_event(LOG_INFO, "job started", "jobId", c->id, "imageId", c->image_id, "model", c->model, NULL);
     observe_stage("queue", c->waited_s);
+    int objects = 0;
+    if (use_earlier(&x, m, &objects)) {
+        end_well(&x, objects, before, true);
+        return;
+    }
     slot_computes(slot, true);
     err_kind_t rc = segment(&x, m, &result, &err);
     slot_computes(slot, false);
@@ -196,15 +240,7 @@ static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
         rc = store(&x, &result, &err);
     }
     if (rc == ERR_OK) {
-        char ms[24], objects[16];
-        (void)snprintf(ms, sizeof ms, "%lld", (long long)(time_mono_ms() - before));
-        (void)snprintf(objects, sizeof objects, "%u", result.count);
-        log_event(LOG_INFO, "job completed", "jobId", c->id, "model", c->model, "objects", objects, "ms", ms, NULL);
-        count_outcome(c, "completed");
-        slot->done = *c; /* ended and told of together with the next claim */
-        slot->done_objects = (int)result.count;
-        slot->ndone = 1;
-        queue_note_seconds(w->queue, c->model, (double)(time_mono_ms() - before) / 1000.0);
+        end_well(&x, (int)result.count, before, false);
     } else {
         err.kind = rc;
         end_badly(&x, &err);

@@ -5,6 +5,7 @@
  * A worker_model_t goes: loaded -> serving (in worker_t.models) -> retired (replaced or removed) -> freed, when nobody
  * uses it. Only the main thread adds and retires.
  */
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,6 +72,26 @@ int worker_model_names(worker_t *w, char names[WORKER_MAX_MODELS][64]) {
 
 /* ---- loading ---- */
 
+/* The program, the model's file and every setting: two workers with the same recipe give the same result. A test model
+ * stands for its waiting and failing, so its results are never reused. */
+static void write_recipe(worker_model_t *m) {
+    model_spec_t *s = malloc(sizeof *s);
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned int n = 0;
+    m->recipe[0] = '\0';
+    if (s && m->spec.output != MODEL_OUTPUT_TEST) {
+        memcpy(s, &m->spec, sizeof *s);
+        memset(s->path, 0, sizeof s->path); /* where the file lies does not matter, its checksum does */
+        if (EVP_Digest(s, sizeof *s, digest, &n, EVP_sha256(), NULL) == 1 && n == 32) {
+            int at = snprintf(m->recipe, sizeof m->recipe, "%.80s ", SG_VERSION);
+            for (unsigned int i = 0; at > 0 && i < n; i++) {
+                at += snprintf(m->recipe + at, sizeof m->recipe - (size_t)at, "%02x", digest[i]);
+            }
+        }
+    }
+    free(s);
+}
+
 static err_kind_t load_model(worker_t *w, const model_spec_t *spec, worker_model_t **out, err_t *err) {
     worker_model_t *m = calloc(1, sizeof *m);
     *out = NULL;
@@ -78,7 +99,8 @@ static err_kind_t load_model(worker_t *w, const model_spec_t *spec, worker_model
         return err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to load the model.", NULL);
     }
     log_event(LOG_INFO, "loading model", "model", spec->name, "version", spec->version, NULL);
-    m->spec = *spec;
+    memcpy(&m->spec, spec, sizeof m->spec); /* with the gaps between fields, see is_same and write_recipe */
+    write_recipe(m);
     err_kind_t rc = pipeline_create(spec, w->cfg->device, &m->pipeline, err);
     if (rc != ERR_OK) {
         free(m);

@@ -18,4 +18,16 @@
 ERR_MUST err_kind_t store_commit(queue_t *q, pg_pool_t *pg, const char *worker_id, queue_claim_t *c, const result_t *r,
                                  const char *timings_json, err_t *err);
 
+/* What besides the image's bytes, the model's name and the handling of holes decides a result. */
+typedef struct {
+    const char *recipe; /* version of the program and checksum of the model and its settings */
+    double threshold;   /* as used, never NaN */
+} store_key_t;
+
+/* Takes over the newest earlier result of the same bytes, key and owner, if there is one, as store_commit would have
+ * committed it; the segmentation says where it comes from. *found = false: nothing was changed. *count: objects. Errors
+ * as store_commit's, except that it tries once. */
+ERR_MUST err_kind_t store_cached(queue_t *q, pg_pool_t *pg, queue_claim_t *c, const store_key_t *key, int *count,
+                                 bool *found, err_t *err);
+
 #endif

@@ -159,7 +159,7 @@ class Stack:
             REDIS_URL=f"redis://:{self.redis_password}@127.0.0.1:{self.redis_port}/0",
             STORAGE_DIR=str(self.dir / "storage"), MODELS_DIR=str(ROOT / "segworker/models"),
             MIGRATIONS_DIR=str(ROOT / "proto/sql"), TLS_DIR=str(self.dir / "tls"), LISTEN_HOST="127.0.0.1",
-            JOB_LEASE="3000", JOB_BACKOFF="100", LOG_LEVEL="debug", SEGWORKER_THREADS="1",
+            JOB_LEASE="3000", JOB_BACKOFF="100", LOG_LEVEL="debug", SEGWORKER_THREADS="1", RESULT_CACHE="false",
             LOGIN_RATE_LIMIT="1000", UI_DIR=str(BUILD / "ui"), ASAN_OPTIONS="detect_leaks=0:abort_on_error=1",
             UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1")
         env.update(self.env)

@@ -308,3 +308,32 @@ def test_sample_project(stack):
 def test_models_are_listed(stack, alice):
     models = alice.get("/api/models").json["items"]
     assert {m["name"] for m in models} >= {"nuclei", "spheroid"} and all(m["available"] for m in models)
+
+
+def test_an_earlier_result_is_reused(own_stack):
+    """The same bytes again: the earlier polygons, marked, without a run; never another person's, nor with other settings."""
+    s = own_stack(workers=1, env={"RESULT_CACHE": "true"})
+    c, other = Client(s).register(), Client(s).register()
+    array, count = images.nuclei(count=9, seed=5)
+    data = images.png(array)
+
+    def result(client, **settings):
+        image = client.upload(client.project(), data, "same.png").json
+        job = client.wait_job(client.segment(image, model="nuclei", **settings)["jobId"], seconds=60)
+        assert job["state"] == "completed" and job["objectCount"] > 0, job
+        shown = client.get(f"/api/images/{image['id']}/segmentation").json
+        polygons = client.get(f"/api/images/{image['id']}/polygons").json["features"]
+        return shown, [(f["geometry"], f["properties"]) for f in polygons]
+
+    def runs():
+        return s.metric(s.workers[0].metrics_port, "spheroseg_job_stage_seconds_count", stage="infer")
+
+    first, polygons = result(c)
+    assert first["cached"] is False and runs() == 1
+    again, same = result(c)
+    assert again["cached"] is True and same == polygons and runs() == 1
+    assert again["id"] != first["id"] and again["objectCount"] == first["objectCount"]
+    assert result(c, threshold=0.6)[0]["cached"] is False
+    assert result(c, detectHoles=False)[0]["cached"] is False
+    assert result(other)[0]["cached"] is False and runs() == 4
+    assert s.metric(s.workers[0].metrics_port, "spheroseg_jobs_total", model="nuclei", outcome="cached") == 1

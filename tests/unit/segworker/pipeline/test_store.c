@@ -182,6 +182,101 @@ static void test_all_or_nothing(void **state) {
     result_free(&r);
 }
 
+/* ---- an earlier result of the same bytes ---- */
+
+static void store_one(const char *recipe, uint32_t objects) {
+    char id[JOB_ID_LEN];
+    queue_claim_t c;
+    claim_new(id, &c);
+    result_t r = make_result(objects);
+    (void)snprintf(r.recipe, sizeof r.recipe, "%s", recipe);
+    assert_int_equal(store_commit(qf.q, qf.pg, "w1", &c, &r, "{}", NULL), ERR_OK);
+    result_free(&r);
+}
+
+/* A new job of a user, asked about an earlier result; finished either way. */
+static bool reuses(int user, const char *recipe, double threshold, const char *change) {
+    char id[JOB_ID_LEN];
+    queue_claim_t c;
+    const store_key_t key = {.recipe = recipe, .threshold = threshold};
+    bool found = false;
+    int count = -1;
+    err_t err;
+    qf_job(user, "nuclei", 5, id);
+    if (change) {
+        qf_sql(change);
+    }
+    (void)qf_enqueue(id);
+    assert_true(qf_claim("w1", &c));
+    int64_t seq = c.seq;
+    assert_int_equal(store_cached(qf.q, qf.pg, &c, &key, &count, &found, &err), ERR_OK);
+    if (found) {
+        qf_assert_job(id, "completed", 1);
+        assert_int_equal(count, 3);
+        queue_complete_done(qf.q, "w1", &c, count);
+    } else {
+        qf_assert_job(id, "active", 1);
+        assert_int_equal(c.seq, seq);
+        const err_t why = {.kind = ERR_INVALID, .code = "x"};
+        assert_int_equal(queue_fail(qf.q, "w1", &c, &why, NULL), ERR_OK);
+    }
+    return found;
+}
+
+static void test_an_earlier_result_is_taken_over(void **state) {
+    (void)state;
+    qf_reset();
+    store_one("program settings", 3);
+    assert_true(reuses(0, "program settings", 0.4, NULL));
+    assert_int_equal(
+        qf_sql_int("SELECT count(*) FROM segmentations s JOIN images i ON i.current_segmentation_id = s.id "
+                   "AND i.latest_job_id = s.job_id JOIN segmentations e ON e.id = s.cached_from "
+                   "WHERE s.id <> e.id AND s.image_id <> e.image_id AND s.object_count = 3 AND s.note = e.note "
+                   "AND s.model_sha256 = e.model_sha256 AND s.recipe = e.recipe AND s.width = e.width"),
+        1);
+    assert_int_equal(qf_sql_int("SELECT count(*) FROM objects a JOIN objects b USING (idx, geometry, area, confidence, "
+                                "measurements) JOIN segmentations s ON s.id = a.segmentation_id AND "
+                                "b.segmentation_id = s.cached_from WHERE a.bbox ~= b.bbox"),
+                     3);
+    qf_sql("DELETE FROM segmentations WHERE cached_from IS NULL"); /* the copy stands on its own, and serves as well */
+    assert_int_equal(qf_sql_int("SELECT count(*) FROM objects"), 3);
+    assert_true(reuses(0, "program settings", 0.4, NULL));
+}
+
+static void test_another_result_is_not_taken_over(void **state) {
+    (void)state;
+    qf_reset();
+    store_one("program settings", 3);
+    store_one("", 3);
+    assert_false(reuses(0, "program other", 0.4, NULL));
+    assert_false(reuses(0, "", 0.4, NULL));
+    assert_false(reuses(0, "program settings", 0.41, NULL));
+    assert_false(reuses(0, "program settings", 0.4, "UPDATE jobs SET detect_holes = false WHERE state = 'queued'"));
+    assert_false(reuses(
+        0, "program settings", 0.4,
+        "UPDATE images SET sha256 = sha256('y') WHERE id IN (SELECT image_id FROM jobs WHERE state = 'queued')"));
+    assert_false(reuses(1, "program settings", 0.4, NULL)); /* another person's result is theirs */
+    assert_int_equal(qf_sql_int("SELECT count(*) FROM segmentations"), 2);
+    assert_true(reuses(0, "program settings", 0.4, NULL));
+}
+
+static void test_a_stale_worker_takes_nothing_over(void **state) {
+    (void)state;
+    qf_reset();
+    store_one("r", 3);
+    char id[JOB_ID_LEN];
+    queue_claim_t c;
+    const store_key_t key = {.recipe = "r", .threshold = 0.4};
+    bool found = true;
+    int count = -1;
+    claim_new(id, &c);
+    (void)snprintf(c.token, sizeof c.token, "another");
+    assert_int_equal(store_cached(qf.q, qf.pg, &c, &key, &count, &found, NULL), ERR_CONFLICT);
+    assert_false(found);
+    assert_int_equal(qf_sql_int("SELECT count(*) FROM segmentations"), 1);
+    qf_assert_job(id, "active", 1);
+}
+
 int main(void) {
     if (!private_pg_available() || !private_redis_available()) {
         return 0;
@@ -194,6 +289,9 @@ int main(void) {
         cmocka_unit_test(test_a_cancelled_job_stores_nothing),
         cmocka_unit_test(test_a_deleted_image_stores_nothing),
         cmocka_unit_test(test_all_or_nothing),
+        cmocka_unit_test(test_an_earlier_result_is_taken_over),
+        cmocka_unit_test(test_another_result_is_not_taken_over),
+        cmocka_unit_test(test_a_stale_worker_takes_nothing_over),
     };
     return cmocka_run_group_tests(tests, qf_setup, qf_teardown);
 }

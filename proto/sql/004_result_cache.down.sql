@@ -1,0 +1,2 @@
+DROP INDEX IF EXISTS images_sha256;
+ALTER TABLE segmentations DROP COLUMN IF EXISTS cached_from, DROP COLUMN IF EXISTS recipe;
