@@ -30,10 +30,6 @@ extern const infer_backend_t infer_classical; /* infer_classical.c: a local thre
 /* The backend that a model's output.kind asks for. */
 const infer_backend_t *infer_backend_for(const model_spec_t *spec);
 
-/* What a model's backend wants done to the whole normalised plane before its tiles: "classical" turns one with bright
- * objects over. Others leave it as it is. */
-void infer_prepare(const model_spec_t *spec, float *plane, int width, int height);
-
 /* A loaded network. Zeroed by infer_close. */
 typedef struct {
     const infer_backend_t *backend;

@@ -21,7 +21,7 @@ static err_kind_t classical_load(const model_spec_t *spec, const char *device, v
     return ERR_OK;
 }
 
-/* The plane has dark objects already: see infer_prepare. */
+/* The plane has dark objects already: see prepare.c. */
 static err_kind_t classical_tile(void *state, const float *input, int h, int w, float *output, int channels,
                                  const cancel_t *stop, err_t *err) {
     const classical_state_t *s = state;
@@ -38,11 +38,3 @@ static const char *classical_device(void *state) {
 
 const infer_backend_t infer_classical = {
     .name = "classical", .load = classical_load, .run = classical_tile, .device = classical_device, .unload = free};
-
-void infer_prepare(const model_spec_t *spec, float *plane, int width, int height) {
-    if (spec->output == MODEL_OUTPUT_CLASSICAL && classical_is_bright(plane, width, height, spec->classical.polarity)) {
-        for (size_t i = 0, n = (size_t)width * (size_t)height; i < n; i++) {
-            plane[i] = 1 - plane[i];
-        }
-    }
-}

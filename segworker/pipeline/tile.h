@@ -1,5 +1,5 @@
 /*
- * Runs the network over a plane of any size in tiles of bounded size.
+ * How a plane of any size is divided into tiles of bounded size (band.h runs them).
  *
  * Each axis, rounded up to a multiple of `divisor` by reflection (the edge pixel is not repeated), is covered by spans
  * of at most `tile` pixels that overlap by two halos; only the core of each span, without its halos, is kept, so there
@@ -10,9 +10,7 @@
 
 #include <stdbool.h>
 
-#include "common/err.h"
 #include "segworker/pipeline/cancel.h"
-#include "segworker/pipeline/infer.h"
 
 typedef struct {
     int tile, halo, divisor; /* px; tile a multiple of divisor, > 2 halo */
@@ -38,10 +36,5 @@ typedef struct {
     void (*lock)(void *arg, bool on); /* around each run of the network; may be NULL */
     void *lock_arg;
 } tile_hooks_t;
-
-/* plane: width*height. maps[c], c < channels: width*height each, the caller's. ERR_CANCELLED "cancelled" when
- * hooks->stop says so, ERR_NO_MEMORY, and what the network gives. Later tiles win where cores overlap. */
-ERR_MUST err_kind_t tile_run(const infer_t *net, const float *plane, int width, int height, const tile_params_t *p,
-                             float *const *maps, int channels, const tile_hooks_t *hooks, err_t *err);
 
 #endif

@@ -46,6 +46,29 @@ def test_star_convex(tmp_path, picture, grid):
         assert f["properties"]["measurements"]["circularity"] > 0.8
 
 
+def test_star_convex_turned(tmp_path, picture):
+    path, count, _ = picture
+    plain = run(toy_models.star(tmp_path, "plain", grid=1), path, tmp_path / "plain.geojson")
+    for how in "flips", "rotations":
+        turned = run(toy_models.star(tmp_path, how, grid=1, testTimeAugmentation=how), path, tmp_path / "t.geojson")
+        assert len(turned) == count
+        assert areas(turned) == pytest.approx(areas(plain), rel=0.05)
+    asked = run(tmp_path / "plain", path, tmp_path / "asked.geojson", "--augment", "rotations")
+    assert areas(asked) == areas(turned)
+
+
+def test_options_of_a_run(tmp_path, picture):
+    path, count, _ = picture
+    model = toy_models.logits(tmp_path)
+    every = areas(run(model, path, tmp_path / "out.geojson"))
+    some = run(model, path, tmp_path / "out.geojson", "--min-area", str(every[5]), "--max-area", str(every[-5]))
+    assert areas(some) == [a for a in every if every[5] <= a <= every[-5]] or abs(len(some) - (count - 9)) <= 2
+    words = run(model, path, tmp_path / "out.geojson", "--min-area", "10", "--max-area", "5")
+    assert isinstance(words, str) and "option_invalid" in words
+    words = run(toy_models.labels(tmp_path), path, tmp_path / "out.geojson", "--augment", "flips")
+    assert isinstance(words, str) and "augmentation" in words
+
+
 def test_labels_from_the_model(tmp_path, picture):
     path, count, _ = picture
     whole = run(toy_models.labels(tmp_path, "whole", tile=512), path, tmp_path / "whole.geojson")

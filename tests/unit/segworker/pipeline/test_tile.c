@@ -1,10 +1,11 @@
-/* Tiling: every pixel comes from exactly the right place, for any size; cancelling and errors stop between tiles. */
+/* Tiling: every pixel comes from exactly the right place, for any size and however many rows are asked for at a time;
+ * cancelling and errors stop between tiles. */
 #include "tests/unit/support/cmocka_all.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#include "segworker/pipeline/tile.h"
+#include "segworker/pipeline/band.h"
 
 /* A network in plain C. Map 0 is its input; map 1 is the sum over a (2R+1)² window, so a tile border that shows within
  * the halo changes it. */
@@ -45,11 +46,51 @@ static err_kind_t fake_run(void *state, const float *in, int h, int w, float *ou
 
 static const infer_backend_t FAKE = {.name = "fake", .run = fake_run};
 
+/* The whole plane through a band, `rows` rows at a time, each time with two rows of the time before. */
+static err_kind_t run_plane(const infer_t *net, const float *plane, int width, int height, const tile_params_t *p,
+                            int rows, float *const *maps, const tile_hooks_t *hooks, err_t *err) {
+    static model_spec_t spec;
+    spec.output = MODEL_OUTPUT_TEST;
+    spec.net = (model_net_t){.inputs = 1, .grid = 1};
+    input_t in = {.channels = 1, .width = width, .height = height, .reduce = 1, .planes = (float *)(uintptr_t)plane};
+    const prepare_t prepare = {.net = &spec.net};
+    band_source_t src = {.net = net, .spec = &spec, .input = &in, .prepare = &prepare, .tile = *p};
+    src.hooks = hooks ? *hooks : (tile_hooks_t){{0}, NULL, NULL, NULL, NULL};
+    band_t *band = NULL;
+    err_kind_t k = band_create(&src, rows + 2, &band, err);
+    for (int y = 0; k == ERR_OK && y < height; y += rows) {
+        int from = y >= 2 ? y - 2 : 0, to = y + rows < height ? y + rows : height;
+        band_window_t w;
+        bool part = width > 4; /* else the whole width, which is lent */
+        image_rect_t rect = {part ? 1 : 0, from, part ? width - 1 : width, to - from};
+        k = band_window(band, rect, &w, err);
+        for (int c = 0; k == ERR_OK && c < 2; c++) {
+            assert_true(w.lent == !part);
+            for (int r = 0; r < rect.h; r++) {
+                memcpy(maps[c] + (size_t)(from + r) * (size_t)width + rect.x, w.layer[c] + (size_t)r * (size_t)rect.w,
+                       (size_t)rect.w * sizeof(float));
+            }
+        }
+        band_window_free(&w);
+        if (k == ERR_OK && part) { /* the first column, by a window of the whole width */
+            k = band_window(band, (image_rect_t){0, from, width, to - from}, &w, err);
+            for (int c = 0; k == ERR_OK && c < 2; c++) {
+                for (int r = 0; r < rect.h; r++) {
+                    maps[c][(size_t)(from + r) * (size_t)width] = w.layer[c][(size_t)r * (size_t)width];
+                }
+            }
+            band_window_free(&w);
+        }
+    }
+    band_free(band);
+    return k;
+}
+
 static float pixel(int x, int y) {
     return (float)((x * 7 + y * 13) % 31);
 }
 
-static void check_size(int w, int h, const tile_params_t *p) {
+static void check_size(int w, int h, int rows, const tile_params_t *p) {
     size_t n = (size_t)w * (size_t)h;
     float *plane = calloc(n, sizeof *plane), *maps[2] = {calloc(n, sizeof(float)), calloc(n, sizeof(float))};
     for (int y = 0; y < h; y++) {
@@ -59,7 +100,7 @@ static void check_size(int w, int h, const tile_params_t *p) {
     }
     fake_t f = {0};
     infer_t net = {.backend = &FAKE, .state = &f};
-    assert_int_equal(tile_run(&net, plane, w, h, p, maps, 2, NULL, NULL), ERR_OK);
+    assert_int_equal(run_plane(&net, plane, w, h, p, rows, maps, NULL, NULL), ERR_OK);
     assert_memory_equal(maps[0], plane, n * sizeof *plane);
     assert_true(f.largest <= p->tile);
     /* windows inside the image see no tile border; those at its padded edge see reflected pixels */
@@ -87,8 +128,8 @@ static void no_seams_at_any_size(void **state) {
     static const int sizes[] = {1, 2, 7, 8, 31, 32, 33, 40, 56, 57, 100, 131};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         for (size_t j = 0; j < sizeof sizes / sizeof sizes[0]; j++) {
-            check_size(sizes[i], sizes[j], &p);
-            check_size(sizes[j], sizes[i], &no_overlap);
+            check_size(sizes[i], sizes[j], 200, &p);
+            check_size(sizes[j], sizes[i], 5 + (int)i, &no_overlap);
         }
     }
 }
@@ -140,15 +181,15 @@ static void stops_between_tiles(void **state) {
     double last = 0;
     tile_hooks_t hooks = {.stop = {.fn = stop_after, .ctx = &left}, .progress = on_progress, .arg = &last};
     err_t err;
-    assert_int_equal(tile_run(&net, plane, 64, 64, &p, maps, 2, &hooks, &err), ERR_CANCELLED);
+    assert_int_equal(run_plane(&net, plane, 64, 64, &p, 64, maps, &hooks, &err), ERR_CANCELLED);
     assert_int_equal(f.runs, 3);
     f = (fake_t){.fail_at = 2};
-    assert_int_equal(tile_run(&net, plane, 64, 64, &p, maps, 2, NULL, &err), ERR_INTERNAL);
+    assert_int_equal(run_plane(&net, plane, 64, 64, &p, 64, maps, NULL, &err), ERR_INTERNAL);
     assert_int_equal(f.runs, 2);
     left = 1000;
     last = 0;
     f = (fake_t){0};
-    assert_int_equal(tile_run(&net, plane, 64, 64, &p, maps, 2, &hooks, &err), ERR_OK);
+    assert_int_equal(run_plane(&net, plane, 64, 64, &p, 64, maps, &hooks, &err), ERR_OK);
     assert_true(last == 1.0);
 }
 
