@@ -12,17 +12,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "segworker/cli_plane.h"
 #include "segworker/models.h"
 #include "segworker/output/output.h"
+#include "segworker/pipeline/options.h"
 #include "segworker/pipeline/pipeline.h"
 
 enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
 
 typedef struct {
     const char *model, *device, *out, *format;
-    double threshold;
-    bool holes, quiet, timings;
-    int threads, page;
+    job_options_t job;
+    bool quiet, timings;
+    int threads;
+    image_select_t plane;
     char **images;
     int nimages;
     bool out_is_dir;
@@ -40,7 +43,15 @@ void cli_run_help(FILE *out) {
           "  --model NAME|DIR  a model of MODELS_DIR, or a model folder (the first model of MODELS_DIR)\n"
           "  --threshold T     foreground probability between 0 and 1 (the model's own)\n"
           "  --no-holes        fill holes in objects\n"
+          "  --max-hole PX     fill holes of up to PX square pixels (the model's own)\n"
+          "  --min-area PX     leave out objects of fewer square pixels (the model's own)\n"
+          "  --max-area PX     leave out objects of more; 0 = no limit (0)\n"
+          "  --augment HOW     average the network over flipped and turned inputs: none, flips (4 runs) or\n"
+          "                    rotations (8 runs) (the model's own)\n"
           "  --page N          page of a multi-page file, counted from 1 (1)\n"
+          "  --channel N       channel, counted from 1 (grey as is, colours as brightness, else the mean)\n"
+          "  --mix W,W,...     weights of the channels instead\n"
+          "  --z N, --time N   slice and time of an OME-TIFF or ImageJ stack, counted from 1 (those of the page)\n"
           "  --device DEVICE   auto, cpu, cuda or cuda:N (SEGWORKER_DEVICE)\n"
           "  --threads N       CPU threads, 0 = one per core (SEGWORKER_THREADS)\n"
           "  --timings         print the seconds of each stage\n"
@@ -79,6 +90,15 @@ static bool parse_whole(const char *s, long least, long most, int *out) {
     return true;
 }
 
+static bool parse_area(const char *s, int64_t *out) {
+    double v = 0;
+    if (!parse_real(s, 0, 1e12, &v) || v != floor(v)) {
+        return false;
+    }
+    *out = (int64_t)v;
+    return true;
+}
+
 enum {
     OPT_MODEL = 256,
     OPT_THRESHOLD,
@@ -86,9 +106,17 @@ enum {
     OPT_DEVICE,
     OPT_THREADS,
     OPT_PAGE,
+    OPT_CHANNEL,
+    OPT_MIX,
+    OPT_Z,
+    OPT_TIME,
     OPT_QUIET,
     OPT_FORMAT,
     OPT_TIMINGS,
+    OPT_MAX_HOLE,
+    OPT_MIN_AREA,
+    OPT_MAX_AREA,
+    OPT_AUGMENT,
     OPT_HELP
 };
 
@@ -99,9 +127,17 @@ static const struct option LONG_OPTIONS[] = {
     {"device", required_argument, NULL, OPT_DEVICE},
     {"threads", required_argument, NULL, OPT_THREADS},
     {"page", required_argument, NULL, OPT_PAGE},
+    {"channel", required_argument, NULL, OPT_CHANNEL},
+    {"mix", required_argument, NULL, OPT_MIX},
+    {"z", required_argument, NULL, OPT_Z},
+    {"time", required_argument, NULL, OPT_TIME},
     {"quiet", no_argument, NULL, OPT_QUIET},
     {"format", required_argument, NULL, OPT_FORMAT},
     {"timings", no_argument, NULL, OPT_TIMINGS},
+    {"max-hole", required_argument, NULL, OPT_MAX_HOLE},
+    {"min-area", required_argument, NULL, OPT_MIN_AREA},
+    {"max-area", required_argument, NULL, OPT_MAX_AREA},
+    {"augment", required_argument, NULL, OPT_AUGMENT},
     {"output", required_argument, NULL, 'o'},
     {"help", no_argument, NULL, OPT_HELP},
     {NULL, 0, NULL, 0},
@@ -117,17 +153,38 @@ static const char *set_option(options_t *o, int c) {
         o->model = optarg;
         return NULL;
     case OPT_THRESHOLD:
-        return parse_real(optarg, 1e-6, 1 - 1e-6, &o->threshold) ? NULL : "--threshold takes a number between 0 and 1";
+        return parse_real(optarg, 1e-6, 1 - 1e-6, &o->job.threshold) ? NULL
+                                                                     : "--threshold takes a number between 0 and 1";
     case OPT_NO_HOLES:
-        o->holes = false;
+        o->job.detect_holes = false;
         return NULL;
+    case OPT_MAX_HOLE:
+        return parse_area(optarg, &o->job.max_hole_area) ? NULL : "--max-hole takes a whole number from 0 on";
+    case OPT_MIN_AREA:
+        return parse_area(optarg, &o->job.min_area) ? NULL : "--min-area takes a whole number from 0 on";
+    case OPT_MAX_AREA:
+        return parse_area(optarg, &o->job.max_area) ? NULL : "--max-area takes a whole number from 0 on";
+    case OPT_AUGMENT: {
+        model_tta_t tta = MODEL_TTA_NONE;
+        bool known = model_tta_parse(optarg, &tta);
+        o->job.tta = (int)tta;
+        return known ? NULL : "--augment takes none, flips or rotations";
+    }
     case OPT_DEVICE:
         o->device = optarg;
         return NULL;
     case OPT_THREADS:
         return parse_whole(optarg, 0, 1024, &o->threads) ? NULL : "--threads takes a number from 0 to 1024";
     case OPT_PAGE:
-        return parse_whole(optarg, 1, 1000000, &o->page) ? NULL : "--page takes a number from 1 on";
+        return cli_plane_set(&o->plane, "page", optarg);
+    case OPT_CHANNEL:
+        return cli_plane_set(&o->plane, "channel", optarg);
+    case OPT_MIX:
+        return cli_plane_set(&o->plane, "mix", optarg);
+    case OPT_Z:
+        return cli_plane_set(&o->plane, "z", optarg);
+    case OPT_TIME:
+        return cli_plane_set(&o->plane, "time", optarg);
     case OPT_QUIET:
         o->quiet = true;
         return NULL;
@@ -173,8 +230,10 @@ static const char *settle_output(options_t *o) {
 
 /* 0 = go on; otherwise *code is the exit code. */
 static int parse_options(int argc, char **argv, const config_t *cfg, options_t *o, int *code) {
-    *o = (options_t){
-        .device = cfg->device, .threads = (int)cfg->torch_threads, .threshold = NAN, .holes = true, .page = 1};
+    *o = (options_t){.device = cfg->device,
+                     .threads = (int)cfg->torch_threads,
+                     .job = JOB_OPTIONS_DEFAULT,
+                     .plane = IMAGE_SELECT_DEFAULT};
     int c = 0;
     optind = 1;
     opterr = 0;
@@ -279,9 +338,8 @@ static bool run_one(pipeline_t *p, const options_t *o, const config_t *cfg, int 
     bool show = !o->quiet && isatty(STDERR_FILENO);
     progress_t progress = {.name = base_name(image), .number = i + 1, .of = o->nimages, .percent = -1};
     pipeline_callbacks_t cb = {.arg = &progress, .progress = show ? on_progress : NULL};
-    pipeline_params_t params = {.threshold = o->threshold,
-                                .detect_holes = o->holes,
-                                .page = o->page - 1,
+    pipeline_params_t params = {.options = &o->job,
+                                .plane = &o->plane,
                                 .limits = {.max_pixels = cfg->max_image_pixels,
                                            .max_decoded_bytes = cfg->max_decoded_bytes,
                                            .max_pages = (int32_t)cfg->max_image_pages},
