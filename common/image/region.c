@@ -261,7 +261,7 @@ static err_kind_t read_part(image_reader_t *r, image_rect_t q, image_t *part, er
     }
     if (!r->whole.data) {
         err_kind_t k = image_read_source(&r->src, r->page, &r->limits, false, &r->whole, err);
-        if (k != ERR_OK) {
+        if (k != ERR_OK || !r->whole.data) {
             return k;
         }
     }

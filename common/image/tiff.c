@@ -276,7 +276,7 @@ void image_tiff_close(tiff_file_t *f) {
 err_kind_t image_tiff_select(tiff_file_t *f, int page, err_t *err) {
     f->page = -1;
     err_kind_t k = image_check_page(page, f->npages, &f->lim, err);
-    if (k != ERR_OK) {
+    if (k != ERR_OK || !f->pages) {
         return k;
     }
     uint64_t offset = f->pages[f->stacked ? 0 : page].offset;
@@ -318,7 +318,7 @@ err_kind_t image_tiff_read(const image_request_t *req, image_t *out, err_t *err)
     tiff_file_t *f = NULL;
     size_t bytes = 0;
     err_kind_t k = image_tiff_open(req->src, req->lim, 0, &f, err);
-    if (k != ERR_OK) {
+    if (k != ERR_OK || !f) {
         return k;
     }
     k = image_tiff_select(f, req->page, err);
