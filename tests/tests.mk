@@ -68,7 +68,7 @@ $(BUILD)/fuzz-obj/libcommon.a: $(FUZZ_OBJ)
 	ar rcs $@ $^
 $(BUILD)/fuzz/%: tests/fuzz/%.c $(BUILD)/fuzz-obj/libcommon.a
 	@mkdir -p $(@D)
-	clang $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(EXTRA_FUZZ_SRC) $(BUILD)/fuzz-obj/libcommon.a $(COMMON_LIBS) $(EXTRA_FUZZ_LIBS)
+	clang $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(EXTRA_FUZZ_SRC) $(BUILD)/fuzz-obj/libcommon.a $(COMMON_LIBS)
 $(BUILD)/fuzz/fuzz_ws_frame: EXTRA_FUZZ_SRC := gateway/ws_frame.c
 $(BUILD)/fuzz/fuzz_proxy: EXTRA_FUZZ_SRC := gateway/proxy.c
 $(BUILD)/fuzz/fuzz_request: EXTRA_FUZZ_SRC := $(addprefix gateway/,http.c http_reply.c idempotency.c proxy.c routes/route_util.c \
@@ -76,12 +76,6 @@ $(BUILD)/fuzz/fuzz_request: EXTRA_FUZZ_SRC := $(addprefix gateway/,http.c http_r
 $(BUILD)/fuzz/fuzz_model_manifest: EXTRA_FUZZ_SRC := segworker/models.c segworker/model_net.c segworker/bioimage.c \
   segworker/yaml_tree.c $(wildcard segworker/classical/*.c) segworker/pipeline/smooth.c segworker/pipeline/components.c -lyaml
 $(BUILD)/fuzz/fuzz_multipart: EXTRA_FUZZ_SRC := $(wildcard gateway/multipart.c)
-$(BUILD)/fuzz-obj/libsegworker.a: $(patsubst %,$(BUILD)/fuzz-obj/%.o,$(filter-out segworker/main.c,$(SEGWORKER_SRC)))
-	@rm -f $@
-	ar rcs $@ $^
-$(BUILD)/fuzz/fuzz_model: EXTRA_FUZZ_SRC := $(BUILD)/fuzz-obj/libsegworker.a
-$(BUILD)/fuzz/fuzz_model: EXTRA_FUZZ_LIBS := $(filter-out -lstdc++ $(TORCH_LIBS) $(COMMON_LIBS),$(SEGWORKER_LIBS))
-$(BUILD)/fuzz/fuzz_model: $(BUILD)/fuzz-obj/libsegworker.a
 -include $(shell find $(BUILD)/fuzz-obj -name '*.d' 2>/dev/null)
 ## make fuzz           every fuzz target for FUZZ_SECONDS (60) each
 fuzz: $(FUZZ_BIN)
