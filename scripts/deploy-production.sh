@@ -92,7 +92,7 @@ roll_back() { # roll_back WHY: before or after the switch
         if [ "$old" != none ]; then
             start_colour "$old"
             mapfile -t ids < <(colour_ids "$old" gateway)
-            all_healthy 60 "${ids[@]}" || warn "not every gateway of $old is healthy"
+            all_ready 60 "${ids[@]}" || warn "not every gateway of $old is ready"
         fi
         switch_to "$before" || warn "nginx could not be switched back; it serves $(active_name)"
         sleep 2 # requests that are under way at the new one
@@ -116,7 +116,7 @@ quick_rollback() {
     old=$(active_colour)
     note step switch version "$(state previous)" previous "$(state version)"
     docker start "${ids[@]}" >/dev/null
-    all_healthy 60 "${ids[@]}" || die "the gateways of $target do not get healthy; $old serves on"
+    all_ready 60 "${ids[@]}" || die "the gateways of $target do not get ready; $old serves on"
     switch_to "gateway-$target" || die "nginx could not be switched; $old serves on"
     say "people are at $target again after $((SECONDS - start)) s"
     mapfile -t ids < <(colour_ids "$target" segworker all)
