@@ -23,6 +23,9 @@
 
 struct torch_model {
     torch::jit::Module module;
+    // The same with the library's kernels for inference (oneDNN), until the first run has shown that it computes the
+    // same.
+    std::unique_ptr<torch::jit::Module> fast;
     torch::Device device{torch::kCPU};
     std::string name;
 };
@@ -138,6 +141,43 @@ err_kind_t copy_output(const torch::IValue &value, const int64_t *shape, float *
     return ERR_OK;
 }
 
+// The frozen module as it is, and with fused kernels on the CPU. Not every module can be changed so: then there is only
+// the first.
+void load_module(torch_model *m, const char *path) {
+    auto load = [&] {
+        torch::jit::Module module = torch::jit::load(path, m->device);
+        module.eval();
+        // A frozen module has no parameters left: its weights are constants of the graph.
+        return module.parameters().size() > 0 ? torch::jit::freeze(module) : module;
+    };
+    m->module = load();
+    if (!m->device.is_cpu()) {
+        return;
+    }
+    try {
+        torch::jit::Module again = load();
+        m->fast = std::make_unique<torch::jit::Module>(torch::jit::optimize_for_inference(again));
+    } catch (...) {
+        m->fast.reset();
+    }
+}
+
+// The first run decides, once and for all, whether the fast module is used: only if it agrees with the other.
+torch::IValue first_forward(torch_model *m, const torch::Tensor &x) {
+    const double most = 1e-4;
+    torch::IValue y = m->module.forward({x});
+    try {
+        torch::Tensor a = as_maps(y).to(torch::kFloat32), b = as_maps(m->fast->forward({x})).to(torch::kFloat32);
+        if (a.dim() > 0 && a.sizes() == b.sizes() && torch::allclose(a, b, most, most)) {
+            m->module = *m->fast;
+        }
+    } catch (...) {
+        // it stays with the module as it is
+    }
+    m->fast.reset();
+    return y;
+}
+
 } // namespace
 
 extern "C" void torch_set_threads(int threads) {
@@ -178,12 +218,7 @@ extern "C" err_kind_t torch_model_load(const char *path, const char *device, tor
         }
         m->name = device_name(m->device);
         c10::InferenceMode guard;
-        m->module = torch::jit::load(path, m->device);
-        m->module.eval();
-        // A frozen module has no parameters left: its weights are constants of the graph.
-        if (m->module.parameters().size() > 0) {
-            m->module = torch::jit::freeze(m->module);
-        }
+        load_module(m.get(), path);
         *out = m.release();
         return ERR_OK;
     } catch (const std::bad_alloc &) {
@@ -222,7 +257,7 @@ extern "C" err_kind_t torch_model_run_maps(torch_model_t *m, const float *input,
         if (m->device.is_cuda()) {
             x = x.to(m->device);
         }
-        torch::IValue y = m->module.forward({x});
+        torch::IValue y = m->fast ? first_forward(m, x) : m->module.forward({x});
         const int64_t shape[4] = {n, out_channels, out_h, out_w};
         return copy_output(y, shape, output, err);
     } catch (const std::bad_alloc &) {
