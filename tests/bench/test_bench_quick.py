@@ -66,3 +66,16 @@ def test_websocket(tmp_path):
     assert f["twoGateways"]["sameEventsInSameOrder"]
     for name in ("many", "all", "manyWithFloodAndResets"):
         assert f[name]["deliveries"] > 0 and f[name]["missing"] == 0
+
+
+def test_worker(tmp_path):
+    for package in ("skimage", "cv2", "torch"):
+        pytest.importorskip(package)
+    f = run("worker/bench_worker.py", tmp_path / "worker.json")
+    for n, post in f["postProcessing"].items():
+        assert post["smooth"]["worstIoU"] >= 0.98 and post["smooth"]["points"] >= 3 * int(n)
+        assert post["openCvSeconds"]["median"] > 0 and post["scikitImageSecondsPerObject"]["median"] > 0
+    e = f["endToEnd"]
+    assert abs(e["ours"]["objects"] - e["python"]["objects"]) <= 0.1 * e["ours"]["objects"] > 0
+    assert set(e["ours"]["stages"]) >= {"decode", "infer", "polygons", "measure"} and e["python"]["peakBytes"]["median"] > 0
+    assert set(f["scaling"]["byWorkers"]) == {"1", "2"} and all(v["objects"] > 0 for v in f["scaling"]["bySize"].values())
