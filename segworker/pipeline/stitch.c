@@ -181,7 +181,7 @@ static err_kind_t end_row(stitch_t *s, const stitch_sink_t *sink, err_t *err) {
     }
     s->prev_cy0 = s->cy0;
     s->prev_cy1 = s->cy1;
-    slide(s, s->cy0);
+    slide(s, s->cy0 - s->p.max_halo);
     return k;
 }
 

@@ -12,9 +12,11 @@
 enum {
     WHOLE_BYTES = 480 << 20,  /* an image that takes no more is one window */
     WINDOW_BYTES = 200 << 20, /* else what one window may take */
+    BAND_BYTES = 250 << 20,   /* and the rows of maps at hand, which are as wide as the image, if cores can be so low */
     PIXEL_BYTES = 40,         /* labels, outlines and measurements, per px of a window */
     CORE_STEP = 64,           /* cores are multiples of it: every grid divides it */
-    MAX_CORE_WIDTH = 4096
+    MAX_CORE_WIDTH = 4096,
+    MAX_CORE_HEIGHT = 1024
 };
 
 static int64_t bytes_per_pixel(const model_spec_t *m) {
@@ -242,18 +244,28 @@ static err_kind_t finish_stitch(run_t *r, stitch_t *st, err_t *err) {
     return stitch_finish(st, &sink, err);
 }
 
+/* How high cores may be: windows and the rows at hand both stay within their bytes, if that leaves a core. */
+static int core_height(const run_t *r, int width, int core_width, int halo) {
+    const model_spec_t *m = &r->p->spec;
+    netout_t o = netout_of(m);
+    int64_t row = 4 * (int64_t)netout_floats(&o) * width / (o.grid * o.grid);
+    int64_t by_window = WINDOW_BYTES / bytes_per_pixel(m) / (core_width + 2 * halo) - 2 * halo;
+    int64_t by_band = BAND_BYTES / row - 2 * halo - m->tile;
+    int64_t high = by_window < by_band ? by_window : by_band;
+    high = high > MAX_CORE_HEIGHT ? MAX_CORE_HEIGHT : high;
+    return high > halo ? (int)high / CORE_STEP * CORE_STEP : halo;
+}
+
 static err_kind_t run_maps(run_t *r, err_t *err) {
     const model_spec_t *m = &r->p->spec;
     const input_t *in = labelled(r);
     int cw = in->width, ch = in->height, halo = 0;
     if (r->many) {
         halo = up_to_step(m->object_size);
-        int64_t window = WINDOW_BYTES / bytes_per_pixel(m);
-        int most_wide = r->params->window_px > 0 ? r->params->window_px : MAX_CORE_WIDTH;
-        cw = core_size(in->width, most_wide);
-        int64_t most_high = window / (cw + 2 * halo) - 2 * halo;
-        most_high = r->params->window_px > 0 ? r->params->window_px : most_high > 1024 ? 1024 : most_high;
-        ch = core_size(in->height, most_high > halo ? (int)most_high : halo);
+        cw = core_size(in->width, r->params->window_px > 0 ? r->params->window_px : MAX_CORE_WIDTH);
+        ch = core_size(in->height,
+                       r->params->window_px > 0 ? r->params->window_px : core_height(r, in->width, cw, halo));
+        ch = ch > halo ? ch : halo; /* a window shows parts of neighbouring cores only */
     }
     const band_source_t src = source_of(r);
     band_t *band = NULL;
@@ -281,27 +293,45 @@ static err_kind_t run_maps(run_t *r, err_t *err) {
     return k;
 }
 
-/* Tiles of a network that gives labels. Cores do not overlap: where the last tile was moved back, the one before keeps
- * its own. */
+/* Tiles of a network that gives labels: all at the same distance, so that each shows parts of its neighbours' cores
+ * only; the last ones go beyond the image. */
+static tile_span_t label_span(int n, const tile_params_t *p, int i) {
+    int padded = tile_padded(n, p->divisor);
+    if (padded <= p->tile) {
+        return tile_span(padded, p, 0);
+    }
+    int start = i * (p->tile - 2 * p->halo), last = tile_count(padded, p) - 1;
+    return (tile_span_t){.start = start,
+                         .stop = start + p->tile,
+                         .core_start = i == 0 ? 0 : start + p->halo,
+                         .core_stop = i == last ? n : start + p->tile - p->halo};
+}
+
+static int within(int v, int n) {
+    return v < n ? v : n;
+}
+
 static err_kind_t run_labels(run_t *r, err_t *err) {
     const model_spec_t *m = &r->p->spec;
     const input_t *in = r->net_input;
     const tile_params_t tile = {.tile = m->tile, .halo = m->halo, .divisor = m->divisor};
-    int pw = tile_padded(in->width, m->divisor), ph = tile_padded(in->height, m->divisor);
-    int across = tile_count(pw, &tile), down = tile_count(ph, &tile);
+    int across = tile_count(tile_padded(in->width, m->divisor), &tile);
+    int down = tile_count(tile_padded(in->height, m->divisor), &tile);
     stitch_t *st = NULL;
     r->many = true;
-    err_kind_t k = begin_stitch(r, in->width, in->height, m->tile, m->tile, &st, err);
-    for (int ty = 0, y0 = 0, y1 = 0; k == ERR_OK && ty < down; ty++, y0 = y1) {
-        tile_span_t sy = tile_span(ph, &tile, ty);
-        y1 = sy.core_stop < in->height ? sy.core_stop : in->height;
-        for (int tx = 0, x0 = 0, x1 = 0; k == ERR_OK && tx < across; tx++, x0 = x1) {
-            tile_span_t sx = tile_span(pw, &tile, tx);
-            x1 = sx.core_stop < in->width ? sx.core_stop : in->width;
-            stitch_window_t w = {.x = sx.start, .y = sy.start, .cx0 = x0, .cy0 = y0, .cx1 = x1, .cy1 = y1};
-            w.w = (sx.stop < in->width ? sx.stop : in->width) - sx.start;
-            w.h = (sy.stop < in->height ? sy.stop : in->height) - sy.start;
-            k = x0 < x1 && y0 < y1 ? label_window(r, sx, sy, st, &w, err) : ERR_OK;
+    err_kind_t k = begin_stitch(r, in->width, in->height, m->tile, m->halo, &st, err);
+    for (int ty = 0; k == ERR_OK && ty < down; ty++) {
+        tile_span_t sy = label_span(in->height, &tile, ty);
+        for (int tx = 0; k == ERR_OK && tx < across; tx++) {
+            tile_span_t sx = label_span(in->width, &tile, tx);
+            stitch_window_t w = {.x = sx.start, .y = sy.start, .cx0 = sx.core_start, .cy0 = sy.core_start};
+            w.w = within(sx.stop, in->width) - sx.start;
+            w.h = within(sy.stop, in->height) - sy.start;
+            w.cx1 = within(sx.core_stop, in->width);
+            w.cy1 = within(sy.core_stop, in->height);
+            if (w.cx0 < w.cx1 && w.cy0 < w.cy1) { /* a core may lie in the padding altogether */
+                k = label_window(r, sx, sy, st, &w, err);
+            }
             run_report(r, (double)(ty * across + tx + 1) / ((double)across * down));
         }
     }

@@ -1,6 +1,7 @@
 """Models of other people: TorchScript files in the forms of other projects run unchanged, from the command line and in a
 worker; models are exchanged while the worker runs."""
 import json
+import os
 import signal
 import subprocess
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import toy_models
 from api import Client
-from harness import BUILD, wait_until
+from harness import BUILD, ROOT, wait_until
 
 
 def run(model, image, out, *options):
@@ -75,6 +76,40 @@ def test_labels_from_the_model(tmp_path, picture):
     tiles = run(toy_models.labels(tmp_path, "tiles", tile=128), path, tmp_path / "tiles.geojson")
     assert len(whole) == len(tiles) == count
     assert areas(whole) == areas(tiles)
+
+
+@pytest.mark.parametrize("width, height", [(129, 128), (161, 300), (193, 195), (257, 400), (96, 385)])
+def test_labels_at_sizes_that_do_not_fit_tiles(tmp_path, width, height):
+    array, count = images.nuclei(width=width, height=height, count=8, seed=width)
+    (tmp_path / "disks.tif").write_bytes(images.tiff16(array))
+    whole = run(toy_models.labels(tmp_path, "whole", tile=512), tmp_path / "disks.tif", tmp_path / "whole.geojson")
+    tiles = run(toy_models.labels(tmp_path, "tiles", tile=128), tmp_path / "disks.tif", tmp_path / "tiles.geojson")
+    assert len(whole) == count and areas(whole) == areas(tiles)
+
+
+def test_a_large_image_takes_little_memory(tmp_path):
+    """64 million pixels from disk, by tiles: the same cells everywhere, found everywhere, in bounded memory."""
+    tifffile = pytest.importorskip("tifffile")
+    cell, count = images.nuclei(width=500, height=500, count=30, seed=2, radius=(8, 14))
+    cell = (cell * 60000).astype(np.uint16)
+    side = 16
+    rows = np.tile(cell, (1, side))
+
+    def blocks():
+        for y in range(0, side * 500, 400):
+            band = np.take(rows, range(y, y + 400), axis=0, mode="wrap")
+            for x in range(0, side * 500, 400):
+                yield band[:, x:x + 400]
+    tifffile.imwrite(tmp_path / "large.tif", blocks(), shape=(side * 500, side * 500), dtype=np.uint16, tile=(400, 400))
+    child = subprocess.Popen([BUILD / "segworker", "run", "--quiet", "--model", ROOT / "segworker/models/classical_nuclei",
+                              tmp_path / "large.tif", "-o", tmp_path / "out.geojson"],
+                             env={"PATH": "/usr/bin:/bin", "ASAN_OPTIONS": "detect_leaks=0"})
+    _, status, usage = os.wait4(child.pid, 0)
+    assert status == 0
+    features = json.loads((tmp_path / "out.geojson").read_text())["features"]
+    assert len(features) == pytest.approx(count * side * side, rel=0.02)
+    if "asan" not in str(BUILD):
+        assert usage.ru_maxrss < 700_000, "KiB"
 
 
 def test_labels_of_a_colour_image_at_a_pixel_size(tmp_path):
