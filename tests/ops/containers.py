@@ -44,7 +44,7 @@ class Containers:
     def __init__(self, name, files=("docker-compose.yml",), **settings):
         self.project, self.dir = name, pathlib.Path(tempfile.mkdtemp(prefix="spheroseg-ops-"))
         self.https_port, self.http_port = free_port(), free_port()
-        self.settings = {"COMPOSE_PROJECT_NAME": name, "COMPOSE_FILE": ":".join(f"compose/{f}" for f in files),
+        self.settings = {"COMPOSE_PROJECT_NAME": name, "COMPOSE_FILE": ":".join(str(f) if str(f).startswith("/") else f"compose/{f}" for f in files),
                          "HTTPS_PORT": self.https_port, "HTTP_PORT": self.http_port, "VERSION": "test", "JOB_LEASE": "5000",
                          "SEGWORKER_THREADS": "1", **settings}
         self.env_file = self.dir / "settings"
@@ -61,6 +61,11 @@ class Containers:
         self.compose("up", "-d", "--no-build", "--scale", f"gateway={gateways}", "--scale", f"segworker={workers}")
         for service in ("gateway", "segworker", "nginx"):
             wait_until(lambda service=service: all(self.health(i) == "healthy" for i in self.ids(service)), 240, f"{service} healthy")
+        return self.trusting()
+
+    def trusting(self):
+        """Waits for nginx and keeps its certificate."""
+        wait_until(lambda: all(self.health(i) == "healthy" for i in self.ids("nginx")), 240, "nginx healthy")
         # The tests' client trusts the certificate that it is given, as a person would who has seen it once.
         (self.dir / "tls").mkdir(exist_ok=True)
         pem = run("openssl", "s_client", "-connect", f"127.0.0.1:{self.https_port}", "-showcerts", input="").stdout
