@@ -24,7 +24,7 @@ for arg in "$@"; do
 done
 dir=${dir:-$(setting SECRETS_DIR /etc/spheroseg/secrets)}
 declare -A bytes=([postgres_password]=24 [redis_password]=24 [redis_admin_password]=24 [jwt_secret]=48
-    [grafana_password]=18 [heartbeat_password]=24)
+    [grafana_password]=18 [heartbeat_password]=24 [backup_passphrase]=36)
 
 umask 077
 if ! $dry_run; then

@@ -3,7 +3,7 @@
 # Runs once before the others start, as root and without a network.
 #
 # usage: make-secrets.sh DIR [HOST_DIR]
-#   DIR        where the services read: DIR/postgres, DIR/redis, DIR/app, DIR/nginx, DIR/monitoring, DIR/grafana
+#   DIR        where the services read: DIR/postgres, DIR/redis, DIR/app, DIR/nginx, DIR/monitoring, DIR/grafana, DIR/backup
 #   HOST_DIR   what scripts/create-secrets.sh made on the host; a file there takes precedence over one in DIR, so a secret
 #              is rotated by changing it there and starting again
 #
@@ -39,7 +39,8 @@ place_dir() { # place_dir OWNER DIR
     chmod 750 "$2"
 }
 for pair in "$postgres_uid postgres" "$redis_uid redis" "$app_uid app" "$nginx_uid nginx" "$prometheus_uid monitoring" \
-    "$grafana_uid grafana"; do
+    "$grafana_uid grafana" \
+    "$postgres_uid backup"; do
     # shellcheck disable=SC2086  # two words
     place_dir $pair
 done
@@ -56,6 +57,8 @@ printf '%s' "$database" | place $prometheus_uid 400 monitoring/database_password
 printf '{"redis://redis:6379":"%s"}' "$redis_admin" | place $prometheus_uid 400 monitoring/redis_passwords.json
 secret grafana_password 18 | place $grafana_uid 400 grafana/password
 secret heartbeat_password 24 | place $app_uid 400 app/heartbeat_password
+# Encrypts the backups where BACKUP_ENCRYPT=true. Whoever has lost it has lost them, so keep a copy elsewhere.
+secret backup_passphrase 36 | place $postgres_uid 440 backup/passphrase
 # Nobody can make these up: without them Alertmanager shows its alerts on its own page only.
 for name in slack_url smtp_password; do
     { [ -s "$host/$name" ] && tr -d '\r\n' <"$host/$name" || printf 'http://localhost/unset'; } |

@@ -11,7 +11,7 @@ mode() { stat -c %a "$1"; }
     run "$scripts/create-secrets.sh"
     [ "$status" -eq 0 ]
     [ "$(mode "$dir")" = 700 ]
-    [ "$(ls "$dir" | wc -l)" -eq 6 ]
+    [ "$(ls "$dir" | wc -l)" -eq 7 ]
     for file in "$dir"/*; do [ "$(mode "$file")" = 600 ] && [ "$(wc -c <"$file")" -ge 24 ]; done
     before=$(cat "$dir"/* | sha256sum)
     run "$scripts/create-secrets.sh"
