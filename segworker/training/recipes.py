@@ -14,8 +14,8 @@ MODELS = {
         "enlarge": 1.5,
         "input": {"channels": 1, "colour": "grey", "pixelUnit": "native", "scale": {"kind": "native"},
                   "tile": 320, "halo": 32, "divisor": 64, "normalisation": NORMALISATION},
-        "postprocess": {"threshold": 0.5, "seedThreshold": 0.2, "seedMinArea": 15, "minArea": 15,
-                        "distSigma": 1.0, "maxHoleArea": 10},
+        "postprocess": {"threshold": 0.4, "seedThreshold": 0.15, "seedMinArea": 25, "minArea": 25,
+                        "distSigma": 0.8, "maxHoleArea": 10},
         "recipe": {
             "batch": 6, "crop": 224, "lr": 2.5e-3, "contact_weight": 3, "distance_weight": 5,
             "votes": True, "vote_weight": 2, "dim_objects": 0.1,

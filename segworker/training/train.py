@@ -27,6 +27,7 @@ from network import UNet, VOTE_UNIT, parameter_count
 from recipes import MODELS
 
 SEED = 1
+PAUSE = 10.0  # s; a step that takes longer was stopped from outside, and the learning rate should not fall meanwhile
 MEET = 10  # steps between meetings of several workers; checks and checkpoints fall on multiples of it
 
 
@@ -237,7 +238,7 @@ def loop(run, samplers, tuning):
         loss = run.train_step(samplers)
         mean = loss if mean is None else 0.98 * mean + 0.02 * loss
         now = time.monotonic()
-        spent, last = spent + now - last, now
+        spent, last = spent + min(now - last, PAUSE), now
         if run.step % MEET:
             continue
         run.seconds, spent = run.seconds + spent, 0.0
