@@ -4,12 +4,12 @@
 # usage: scripts/install-deps.sh [--build] [--run] [--test] [--lint] [--dry-run]
 #   --build    compilers, libraries and Node to build the daemons and the UI (default, with --run)
 #   --run      PostgreSQL, Redis and the shared libraries of the daemons
-#   --test     what the test suite needs besides: cmocka, pytest, Chromium
+#   --test     what the test suite needs besides: cmocka, pytest, Chromium, promtool, amtool, bats
 #   --lint     clang-tidy, cppcheck, shellcheck, clang-format
 #   --dry-run  only print what is missing
 #
-# PostgreSQL and Redis are installed without starting or enabling their system services: Spheroseg
-# starts private ones. Exit status: 0 all there, 1 could not install, 2 usage.
+# PostgreSQL, Redis and Prometheus are installed without starting or enabling their system services:
+# Spheroseg starts private ones. Exit status: 0 all there, 1 could not install, 2 usage.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib/common.sh
 . "$(dirname "$0")/lib/common.sh"
@@ -25,7 +25,9 @@ case $debian in
 esac
 RUN_PACKAGES=("$postgresql" redis-server openssl ca-certificates util-linux procps)
 TEST_PACKAGES=(libcmocka-dev python3 python3-pytest python3-psycopg2 python3-numpy python3-pil python3-tifffile python3-torch
-    python3-yaml python3-jsonschema chromium fonts-liberation curl libfaketime wrk spin)
+    python3-skimage python3-opencv
+    python3-yaml python3-jsonschema chromium fonts-liberation curl libfaketime wrk spin
+    prometheus prometheus-alertmanager bats)
 LINT_PACKAGES=(clang-tidy cppcheck shellcheck clang-format)
 
 want=()
@@ -79,7 +81,7 @@ cleanup() { if $made_policy; then as_root rm -f $policy; fi; }
 trap cleanup EXIT
 
 new_services=()
-for service in postgresql redis-server; do
+for service in postgresql redis-server prometheus prometheus-alertmanager; do
     case " ${missing[*]} " in *" $service"*) new_services+=("$service") ;; esac
 done
 if [[ " ${missing[*]} " == *" $postgresql "* && ! -e /etc/postgresql-common/createcluster.conf ]]; then

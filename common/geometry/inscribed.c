@@ -10,8 +10,9 @@
 enum {
     MAX_CELLS = 20000,            /* for shapes whose widest place is a long strip */
     MAX_SEGMENT_TESTS = 40000000, /* cells times segments */
-    SPARE_SEGMENTS = 1 << 16, /* copied into lists besides four times the outline; then cells share their parent's */
-    LANES = 8                 /* lists are filled up to a multiple of this */
+    SPARE_SEGMENTS = 1 << 16,   /* copied into lists besides four times the outline; then cells share their parent's */
+    LANES = 8,                  /* lists are filled up to a multiple of this */
+    WORTH_FILTERING = 8 * LANES /* looking at so few again costs less than sorting them out */
 };
 
 /* The segments of which one may be the nearest to some point of a cell: a part of the search's columns. */
@@ -67,16 +68,24 @@ VECTOR_LOOPS static double nearest2(double *const *column, size_t first, size_t 
     return best;
 }
 
-/* Even-odd rule over all rings: x of the crossing compared without a division. */
-static int is_inside(const search_t *s, double x, double y) {
-    int inside = 0;
-    for (size_t i = s->all.first; i < s->all.count; i++) {
-        double py = y - s->column[START_Y][i], dy = s->column[DELTA_Y][i];
-        if ((py < 0) != (py < dy)) {
-            inside ^= ((x - s->column[START_X][i]) * dy < py * s->column[DELTA_X][i]) == (dy > 0);
+/* Even-odd rule over all rings: x of the crossing compared without a division. n: a multiple of LANES. */
+VECTOR_LOOPS static int is_inside(double *const *column, size_t n, double x, double y) {
+    const double *restrict ax = column[START_X], *restrict ay = column[START_Y];
+    const double *restrict dx = column[DELTA_X], *restrict dy = column[DELTA_Y];
+    int64_t crossed[LANES] = {0};
+    for (size_t i = 0; i < n; i += LANES) {
+        for (size_t k = 0; k < LANES; k++) {
+            double py = y - ay[i + k];
+            int64_t crosses = (py < 0) != (py < dy[i + k]);
+            int64_t beyond = ((x - ax[i + k]) * dy[i + k] < py * dx[i + k]) == (dy[i + k] > 0);
+            crossed[k] += crosses & beyond;
         }
     }
-    return inside;
+    int64_t sum = 0;
+    for (int k = 0; k < LANES; k++) {
+        sum += crossed[k];
+    }
+    return (int)(sum & 1);
 }
 
 static int reserve_segments(search_t *s, size_t more) {
@@ -115,7 +124,7 @@ static list_t end_list(search_t *s, size_t first) {
 static int keep_near(search_t *s, list_t from, double reach2, list_t *out) {
     size_t first = s->used;
     *out = from;
-    if (from.count == LANES || s->used + from.count > s->most) {
+    if (from.count <= WORTH_FILTERING || s->used + from.count > s->most) {
         return 1;
     }
     if (!reserve_segments(s, from.count)) {
@@ -183,7 +192,8 @@ static int try_cell(search_t *s, double x, double y, double half, const cell_t *
     if (d + diagonal <= s->best + precision) {
         return 1; /* on whichever side of the outline it lies */
     }
-    int inside = parent && fabs(parent->d) > diagonal * 1.0001 ? parent->d > 0 : is_inside(s, x, y);
+    int inside =
+        parent && fabs(parent->d) > diagonal * 1.0001 ? parent->d > 0 : is_inside(s->column, s->all.count, x, y);
     cell_t c = {x, y, half, inside ? d : -d, 0, near};
     c.bound = c.d + diagonal;
     s->best = c.d > s->best ? c.d : s->best;

@@ -57,7 +57,8 @@ void crack_walk(const int32_t *labels, int width, int height, const crack_ring_t
 
 typedef struct {
     size_t width;
-    uint32_t *part_of_left; /* per pixel: part of the ring through its left crack, 0 = not walked */
+    uint32_t *part_of_left; /* per pixel: part of the ring through its left crack, once that was walked */
+    uint8_t *left_seen;     /* one bit per pixel: its left crack was walked */
     uint8_t *right_seen;    /* one bit per pixel: its right crack was walked */
     uint32_t part, cracks;
     int64_t area;
@@ -68,7 +69,9 @@ static void mark_crack(void *ctx, const crack_t *c) {
     m->cracks++;
     m->area += c->dir == 1 ? c->x : c->dir == 3 ? -(int64_t)c->x : 0; /* the integral of x dy */
     if (c->dir == 3) {
-        m->part_of_left[(size_t)(c->y - 1) * m->width + (size_t)c->x] = m->part;
+        size_t i = (size_t)(c->y - 1) * m->width + (size_t)c->x;
+        m->part_of_left[i] = m->part;
+        m->left_seen[i / 8] |= (uint8_t)(1U << (i % 8));
     } else if (c->dir == 1) {
         size_t i = (size_t)c->y * m->width + (size_t)(c->x - 1);
         m->right_seen[i / 8] |= (uint8_t)(1U << (i % 8));
@@ -132,7 +135,7 @@ static bool scan_row(const image_view_t *v, int y, uint32_t count, marks_t *m, u
             continue;
         }
         size_t i = (size_t)y * m->width + (size_t)x;
-        if (m->part_of_left[i] == 0 &&
+        if ((m->left_seen[i / 8] >> (i % 8) & 1) == 0 &&
             !walk_new_ring(v, m, l, (crack_ring_t){label, ++*parts, (uint32_t)i, 0, 0, false})) {
             return false;
         }
@@ -156,9 +159,10 @@ err_kind_t crack_find_rings(const int32_t *labels, int width, int height, uint32
     err_kind_t kind = ERR_OK;
     *rings = NULL;
     *nrings = 0;
-    m.part_of_left = calloc(pixels, sizeof *m.part_of_left);
+    m.part_of_left = malloc(pixels * sizeof *m.part_of_left); /* read only where left_seen says so */
+    m.left_seen = calloc(pixels / 8 + 1, 1);
     m.right_seen = calloc(pixels / 8 + 1, 1);
-    bool ok = m.part_of_left != NULL && m.right_seen != NULL;
+    bool ok = m.part_of_left != NULL && m.left_seen != NULL && m.right_seen != NULL;
     for (int y = 0; ok && y < height; y++) {
         if (y % 64 == 0 && cancel_asked(cancel)) {
             kind = err_set(err, ERR_CANCELLED, "cancelled", "The job was cancelled.", "contour");
@@ -176,6 +180,7 @@ err_kind_t crack_find_rings(const int32_t *labels, int width, int height, uint32
 out:
     free(l.rings);
     free(m.part_of_left);
+    free(m.left_seen);
     free(m.right_seen);
     return kind;
 }

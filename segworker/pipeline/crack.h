@@ -25,7 +25,7 @@ typedef struct {
 } crack_ring_t;
 
 /* All rings of the labels 1..count in one pass over the image: an outer ring comes before the holes of its piece.
- * Memory: 4.2 bytes per pixel during the call. *rings is freed by the caller. ERR_CANCELLED, ERR_NO_MEMORY. */
+ * Memory: 4.25 bytes per pixel during the call. *rings is freed by the caller. ERR_CANCELLED, ERR_NO_MEMORY. */
 ERR_MUST err_kind_t crack_find_rings(const int32_t *labels, int width, int height, uint32_t count,
                                      const cancel_t *cancel, crack_ring_t **rings, size_t *nrings, err_t *err);
 
