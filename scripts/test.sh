@@ -4,7 +4,7 @@
 # usage: scripts/test.sh [--no-install] [SUITE...]
 #   --no-install   do not look for missing packages
 #   SUITE          only these: scripts unit unit-sanitized ui integration integration-sanitized formats
-#                  formats-sanitized model chaos bench e2e
+#                  formats-sanitized model chaos bench ops e2e
 #
 # The servers that the tests need are private ones on loopback; nothing of yours is touched.
 # Ends with "N passed, N failed, N skipped". Exit status: 0 nothing failed, 1 something did, 2 usage.

@@ -3,8 +3,8 @@
 
 usage: tests/run_all.py [--build DIR] [--sanitized DIR] [SUITE…]
 Suites: scripts, unit, unit-sanitized, ui, integration, integration-sanitized, formats, formats-sanitized,
-model, chaos, bench, e2e; all of them when none is
-named.
+model, chaos, bench, ops, e2e; all of them when none is
+named. `make test-ops` runs what needs a Docker engine besides.
 Ends with a table and one line "N passed, N failed, N skipped"; the exit status is 0 only when nothing failed.
 A suite that runs no test, or whose program ends badly without naming a failed test, counts as failed.
 """
@@ -101,7 +101,8 @@ def pytest(build, folder, *options):
 def scripts(_build):
     """Shell scripts: syntax, shellcheck where it is installed, and that each answers --help."""
     result = Result()
-    files = sorted(ROOT.glob("scripts/*.sh")) + sorted(ROOT.glob("scripts/lib/*.sh")) + [ROOT / ".ci/run"]
+    files = [f for pattern in ("scripts/*.sh", "scripts/lib/*.sh", "k8s/*.sh", "tests/ops/*.sh") for f in sorted(ROOT.glob(pattern))]
+    files.append(ROOT / ".ci/run")
     for f in files:
         ok = run(["bash", "-n", f])[0] == 0
         result += Result(ok, not ok)
@@ -145,6 +146,20 @@ def e2e(build):
     return tap(out).judge("e2e", status)
 
 
+def ops(build):
+    """What operators use, as far as it can be tried without a Docker engine: alert rules, dashboards, manifests, scripts."""
+    status, _ = run([ROOT / "compose/grafana/make_dashboards.py", "--check"])
+    total = Result(status == 0, status != 0)
+    total += pytest(build, "tests/ops", "-k", "test_rules or test_k8s")
+    if any((pathlib.Path(d) / "bats").exists() for d in os.environ["PATH"].split(":")):
+        status, out = run(["bats", "--tap", ROOT / "tests/ops/bats"])
+        total += tap(out).judge("bats", status)
+    else:
+        print("bats is not installed: skipped")
+        total += Result(skipped=1)
+    return total
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
@@ -166,6 +181,7 @@ def main():
         "model": lambda: model(a.build),
         "chaos": lambda: pytest(a.build, "tests/chaos", "-s"),  # two minutes of random faults among them
         "bench": lambda: pytest(a.build, "tests/bench"),  # only that they run
+        "ops": lambda: ops(a.build),
         "e2e": lambda: e2e(a.build),
     }
     total, rows = Result(), []

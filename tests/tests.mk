@@ -37,7 +37,7 @@ e2e: all ui
 
 ## make lint           clang-tidy, cppcheck, shellcheck, tsc
 lint: tidy cppcheck
-	shellcheck -x scripts/*.sh scripts/lib/*.sh .ci/run
+	shellcheck -x scripts/*.sh scripts/lib/*.sh k8s/*.sh tests/ops/*.sh .ci/run
 	cd gateway/ui && npm run --silent typecheck
 
 TIDY_SRC := $(COMMON_SRC) $(GATEWAY_SRC) $(SEGWORKER_SRC)
@@ -129,3 +129,13 @@ CHAOS_SECONDS ?= 600
 chaos: all
 	SPHEROSEG_BUILD=$(abspath $(BUILD)) $(PYTHON) tests/chaos/chaos.py --seconds $(CHAOS_SECONDS) --real \
 	  $(if $(CHAOS_SEED),--seed $(CHAOS_SEED))
+
+# What operators do, on a real Docker engine: tests/ops. The images are built from the last commit, as "test".
+.PHONY: test-ops ops-images
+ops-images:
+	tests/ops/base-images.sh
+	$(PYTHON) -c 'import sys; sys.path.insert(0, "tests/ops"); import containers; containers.build_images("test")'
+## make test-ops       containers, deployments, alerts, certificates, secrets, backups: needs a Docker engine and root; an hour
+test-ops: ops-images
+	bats tests/ops/bats
+	PYTHONDONTWRITEBYTECODE=1 SPHEROSEG_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -q -s -p no:cacheprovider tests/ops

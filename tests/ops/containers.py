@@ -7,6 +7,8 @@ import sys
 import tempfile
 import time
 
+import yaml
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/integration"))
 
@@ -50,6 +52,21 @@ class Containers:
         self.env_file = self.dir / "settings"
         self.env_file.write_text("".join(f"{k}={v}\n" for k, v in self.settings.items()))
         self.env = dict(os.environ, SPHEROSEG_ENV_FILE=str(self.env_file), **{k: str(v) for k, v in self.settings.items()})
+
+    def add(self, services, **settings):
+        """A compose file of the test's own on top, and more settings."""
+        override = self.dir / "override.yml"
+        override.write_text(yaml.safe_dump({"version": "3.8", "services": services}))
+        self.settings.update(settings, COMPOSE_FILE=f"{self.settings['COMPOSE_FILE']}:{override}")
+        self.env.update({k: str(v) for k, v in self.settings.items()})
+        self.env_file.write_text("".join(f"{k}={v}\n" for k, v in self.settings.items()))
+
+    def secrets_from_host(self, services=None, **settings):
+        """As in production: secrets in a folder of the host."""
+        secrets = self.dir / "secrets"
+        self.add({"secrets": {"volumes": [f"{secrets}:/host-secrets:ro"]}, **(services or {})}, SECRETS_DIR=secrets, **settings)
+        self.script("create-secrets.sh")
+        return secrets
 
     def compose(self, *args, **kw):
         return run("docker-compose", *args, cwd=ROOT, env=self.env, **kw)
