@@ -302,9 +302,18 @@ static void collect_breakers(queue_t *q) {
     PQclear(rows);
 }
 
+/* Nobody who asks for figures waits for a connection: when all are taken, the figures must say so, and not come too
+ * late. */
+static bool database_is_free(queue_t *q) {
+    pg_pool_stats_t s;
+    pg_pool_stats(q->pg, &s);
+    return s.in_use < s.max && s.waiting == 0;
+}
+
 static void collect_one(queue_t *q) {
     queue_counts_t n;
-    if (queue_counts(q, &n, NULL) == ERR_OK) {
+    bool ask = database_is_free(q); /* else the figures of before stay */
+    if (ask && queue_counts(q, &n, NULL) == ERR_OK) {
         const struct {
             job_state_t state;
             int64_t n;
@@ -321,7 +330,9 @@ static void collect_one(queue_t *q) {
     if (rds_run(q->rds, 2, argv, &r, NULL) == ERR_OK && r->type == REDIS_REPLY_INTEGER) {
         metrics_set(workers_alive, NULL, (double)r->integer);
     }
-    collect_breakers(q);
+    if (ask) {
+        collect_breakers(q);
+    }
     if (r) {
         freeReplyObject(r);
     }
