@@ -39,7 +39,8 @@ def clock(step=1, ill=ILL):
 CAUSES = {
     "GatewayDown": {'up{job="gateway",instance="a:1"}': steps(1, 0)},
     "TargetDown": {'up{job="redis",instance="redis-exporter:9121"}': steps(1, 0)},
-    "HeartbeatFailed": {"spheroseg_heartbeat_success_timestamp_seconds": clock()},
+    "HeartbeatFailed": {'spheroseg_heartbeat_success_timestamp_seconds{job="heartbeat",instance="h:1"}': clock(),
+                        'process_start_time_seconds{job="heartbeat",instance="h:1"}': f"0x{WELL + ILL + AGAIN}"},
     "HighErrorRate": {'spheroseg_http_requests_total{status="200"}': counter(90, 90),
                       'spheroseg_http_requests_total{status="503"}': counter(0, 10)},
     "SlowRequests": {'spheroseg_http_request_seconds_bucket{route="/api/projects",le="0.1"}': counter(100, 0),
@@ -79,6 +80,21 @@ def test_fires_on_its_cause_and_is_over_with_it(alert, tmp_path):
     test = {"rule_files": [str(RULES)], "evaluation_interval": "15s" if step == 1 else "4m", "tests": [{
         "interval": f"{step}m", "input_series": [{"series": s, "values": v} for s, v in CAUSES[alert].items()],
         "promql_expr_test": [expect(WELL - 5, 0), expect(WELL + ill - 2, 1), expect(WELL + ill + AGAIN - 2, 0)]}]}
+    path = tmp_path / "test.yml"
+    path.write_text(yaml.safe_dump(test))
+    done = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+@pytest.mark.parametrize("minute,fires", [(64, False), (68, True)])
+def test_a_heartbeat_that_never_succeeds_is_told_and_one_that_starts_is_not(minute, fires, tmp_path):
+    labels = '{job="heartbeat",instance="h:1"}'
+    test = {"rule_files": [str(RULES)], "evaluation_interval": "15s", "tests": [{
+        "interval": "1m", "input_series": [{"series": f"spheroseg_heartbeat_success_timestamp_seconds{labels}", "values": "_x60 0x20"},
+                                           {"series": f"process_start_time_seconds{labels}", "values": "_x60 3600x20"}],
+        "promql_expr_test": [{"expr": 'count(ALERTS{alertname="HeartbeatFailed",alertstate="firing"})', "eval_time": f"{minute}m",
+                              "exp_samples": [{"labels": "{}", "value": 1}] if fires else []}]}]}
     path = tmp_path / "test.yml"
     path.write_text(yaml.safe_dump(test))
     done = subprocess.run(["promtool", "test", "rules", path], capture_output=True, text=True, check=False)
