@@ -39,8 +39,8 @@ CXXFLAGS += -std=c++17 $(COMMON_FLAGS) $(if $(filter /usr/include,$(TORCH_INC)),
             -isystem $(TORCH_INC)/torch/csrc/api/include
 TORCH_LIBS ?= -L$(TORCH_DIR)/lib -ltorch -ltorch_cpu -lc10
 
-COMMON_LIBS := -lpq -lhiredis -lcjson -lexpat -ltiff -ljpeg -lpng -lwebp -lgif -lssl -lcrypto -lm
-GATEWAY_LIBS := -lcivetweb -largon2 -ljwt -lcurl $(COMMON_LIBS)
+COMMON_LIBS := -lpq -lcurl -lhiredis -lcjson -lexpat -ltiff -ljpeg -lpng -lwebp -lgif -lssl -lcrypto -lm
+GATEWAY_LIBS := -lcivetweb -largon2 -ljwt $(COMMON_LIBS)
 SEGWORKER_LIBS := $(TORCH_LIBS) $(COMMON_LIBS) -lyaml -lstdc++
 
 COMMON_SRC := $(sort $(shell find common -name '*.c'))

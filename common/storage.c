@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "storage_backend.h"
+#include "storage_s3.h"
 
 struct storage {
     const storage_ops_t *ops;
@@ -36,7 +37,7 @@ void storage_close(storage_t *st) {
 }
 
 /* Relative, lower case, no empty segment and none that begins with a dot: so no "..", and nothing hidden. */
-static bool key_is_valid(const char *key) {
+bool storage_key_is_valid(const char *key) {
     size_t segment = 0;
     int depth = 1;
     size_t n = 0;
@@ -61,7 +62,7 @@ static bool key_is_valid(const char *key) {
 }
 
 static err_kind_t check_key(const char *key, err_t *err) {
-    if (key && key_is_valid(key)) {
+    if (key && storage_key_is_valid(key)) {
         return ERR_OK;
     }
     return err_set(err, ERR_INVALID, "invalid_key", "This is not a valid storage key.", "key \"%.100s\"",
@@ -177,4 +178,39 @@ err_kind_t storage_check(storage_t *st, int64_t *free_bytes, err_t *err) {
 
 void storage_sweep_temporary(storage_t *st) {
     st->ops->sweep(st->self);
+}
+
+err_kind_t storage_open(const config_t *cfg, storage_t **out, err_t *err) {
+    static const char scheme[] = "s3://";
+    *out = NULL;
+    if (!*cfg->storage_url) {
+        return storage_open_dir(cfg->storage_dir, out, err);
+    }
+    if (strncmp(cfg->storage_url, scheme, sizeof scheme - 1) != 0) {
+        return err_set(err, ERR_INVALID, "config_invalid",
+                       "STORAGE_URL must be empty, s3://BUCKET or s3://BUCKET/PREFIX.", NULL);
+    }
+    char *bucket = strdup(cfg->storage_url + sizeof scheme - 1);
+    if (!bucket) {
+        return err_set(err, ERR_NO_MEMORY, "no_memory", "Out of memory.", NULL);
+    }
+    size_t n = strlen(bucket);
+    while (n > 0 && bucket[n - 1] == '/') {
+        bucket[--n] = '\0';
+    }
+    char *slash = strchr(bucket, '/');
+    if (slash) {
+        *slash = '\0';
+    }
+    storage_s3_t settings = {.bucket = bucket,
+                             .prefix = slash ? slash + 1 : "",
+                             .endpoint = cfg->s3_endpoint,
+                             .region = cfg->s3_region,
+                             .access_key = cfg->s3_access_key,
+                             .secret_key = cfg->s3_secret_key,
+                             .path_style = cfg->s3_path_style,
+                             .dir = cfg->storage_dir};
+    err_kind_t kind = storage_open_s3(&settings, out, err);
+    free(bucket);
+    return kind;
 }

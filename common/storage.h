@@ -1,7 +1,7 @@
 /*
- * Storage of image bytes and derived files, behind an interface so that S3 can join the directory back end.
+ * Storage of image bytes and derived files: in a directory (storage_dir.c) or in a bucket of S3 (storage_s3.h).
  * A key is a relative path of [a-z0-9._-] segments ("images/<uuid>/original"); anything else is refused.
- * Objects are immutable once committed: a put writes a temporary file, fsyncs, and renames.
+ * Objects are immutable once committed: a put writes a temporary file, and commit moves it into place or sends it.
  *
  * Thread-safe; a storage_put_t or an open fd belongs to one thread.
  */
@@ -13,11 +13,14 @@
 #include <stdint.h>
 #include <time.h>
 
+#include "config.h"
 #include "err.h"
 
 typedef struct storage storage_t;
 typedef struct storage_put storage_put_t;
 
+/* What STORAGE_URL says, or the directory STORAGE_DIR. A bucket is not asked: storage_check does. */
+ERR_MUST err_kind_t storage_open(const config_t *cfg, storage_t **out, err_t *err);
 /* Creates the directory if it is missing; ERR_IO with words about permissions if it cannot be written. */
 ERR_MUST err_kind_t storage_open_dir(const char *dir, storage_t **out, err_t *err);
 void storage_close(storage_t *st);

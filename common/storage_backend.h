@@ -28,6 +28,8 @@ typedef struct {
     void (*sweep)(void *self);
 } storage_ops_t;
 
+bool storage_key_is_valid(const char *key);
+
 /* Takes ownership of self; on failure self is closed. */
 ERR_MUST err_kind_t storage_wrap(const storage_ops_t *ops, void *self, storage_t **out, err_t *err);
 

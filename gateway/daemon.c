@@ -86,7 +86,7 @@ err_kind_t daemon_open(const config_t *cfg, bool wait_redis, gateway_t *gw, err_
         k = queue_create(cfg, gw->pg, gw->rds, &gw->queue, err);
     }
     if (k == ERR_OK) {
-        k = storage_open_dir(cfg->storage_dir, &gw->storage, err);
+        k = storage_open(cfg, &gw->storage, err);
     }
     if (k != ERR_OK) {
         daemon_close(gw);

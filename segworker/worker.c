@@ -163,7 +163,7 @@ static err_kind_t start_parts(worker_t *w, err_t *err) {
         rc = httpd_mini_start(cfg->metrics_host, (int)cfg->metrics_port, worker_http, w, &w->http, err);
     }
     if (rc == ERR_OK) {
-        rc = storage_open_dir(cfg->storage_dir, &w->storage, err);
+        rc = storage_open(cfg, &w->storage, err);
     }
     if (rc == ERR_OK) {
         rc = pg_pool_create(cfg, "segworker", &w->pg, err);
