@@ -316,7 +316,10 @@ class System(containers.Containers):
 def fixture_system():
     if not containers.engine():
         pytest.skip("no Docker engine runs here")
-    s = System("spheroseg-ops-backup", BACKUP_IMAGES_EVERY="2")
+    # The image may be older than what makes the passphrase.
+    run("docker", "build", "-q", "-t", "spheroseg/gateway-backup:test", "-f", "-", ROOT / "compose/image", env=dict(os.environ, DOCKER_BUILDKIT="0"),
+        input="FROM spheroseg/gateway:test\nCOPY make-secrets.sh /usr/local/lib/spheroseg/\n")
+    s = System("spheroseg-ops-backup", BACKUP_IMAGES_EVERY="2", BACKUP_ENCRYPT="true", GATEWAY_IMAGE="spheroseg/gateway-backup")
     try:
         yield s.up()
     finally:
@@ -345,6 +348,7 @@ def test_containers_destroyed_and_brought_back(system):
     metrics = system.in_backup("cat", "/var/lib/postgresql/data/metrics/spheroseg.prom")
     for name in ("success_timestamp_seconds", "duration_seconds", "bytes"):
         assert f"\nspheroseg_backup_{name}" in metrics
+    assert "database.dump.gpg" in system.in_backup("find", "/var/lib/postgresql/data/backups")
     drill = system.script("restore-drill.sh", "--point-in-time").stdout
     print(drill)
     assert " images=4 lost_images=0 " in drill and " point_in_time_seconds=-" not in drill
