@@ -2,6 +2,7 @@
 import shutil
 import signal
 import subprocess
+import threading
 import time
 
 import images
@@ -291,3 +292,22 @@ def test_two_workers_share_the_load(own_stack):
     assert workers == 2
     assert s.sql("SELECT count(*), count(DISTINCT job_id) FROM segmentations") == [(20, 20)]
     assert_clean(s)
+
+
+def test_metrics_come_in_time_when_all_connections_are_taken(own_stack):
+    """A locked table holds every connection of the pool: monitoring must see that now, not when it is over."""
+    s = own_stack(workers=0, env={"DB_POOL_MAX": "2"})
+    c = Client(s).register()
+    lock = threading.Thread(target=s.sql, args=("BEGIN; LOCK TABLE projects IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(8); COMMIT",))
+    lock.start()
+    time.sleep(0.5)
+    people = [threading.Thread(target=c.get, args=("/api/projects",)) for _ in range(4)]
+    for person in people:
+        person.start()
+    wait_until(lambda: s.metric(s.metrics_port, "spheroseg_db_pool_connections", state="in_use") == 2, 5, "a pool that is used up")
+    start = time.monotonic()
+    assert s.metric(s.metrics_port, "spheroseg_db_pool_connections", state="in_use") == 2
+    assert time.monotonic() - start < 1
+    for thread in [lock, *people]:
+        thread.join()
+    wait_until(lambda: s.metric(s.metrics_port, "spheroseg_db_pool_waiting") == 0 and c.get("/api/projects").status == 200, 30, "all well again")
