@@ -18,6 +18,7 @@ import time
 import urllib.parse
 import urllib.request
 
+import numpy as np
 import pytest
 import yaml
 
@@ -55,19 +56,24 @@ def shortened(text):
 
 
 def fragile_model(folder):
-    """A model that fails on an image of one colour, and on no other."""
+    """A model that fails on an image that is mostly bright, and on no other."""
     import torch
     import toy_models
 
     class Fragile(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if bool((x.max() - x.min()) < 1e-6):
-                raise RuntimeError("nothing to see")
-            soft = torch.nn.functional.avg_pool2d(x, [3, 3], stride=1, padding=1)
-            inside = (soft - 0.5) * 20
-            return torch.cat([-inside, 1 - torch.abs(inside), inside], 1)
-    toy_models.write(folder, "fragile", Fragile(), {"kind": "semantic", "activation": "softmax", "channels": ["background", "rim", "inside"],
-                                                    "foreground": ["rim", "inside"]}, {"threshold": 0.5, "minArea": 20, "maxHoleArea": 0})
+            if bool(x.mean() > 0.8):
+                raise RuntimeError("too bright")
+            inside = torch.nn.functional.avg_pool2d(x, [3, 3], stride=1, padding=1)
+            return torch.cat([inside, inside], 1)
+    toy_models.write(folder, "fragile", Fragile(), {"kind": "foreground_distance", "channels": ["foreground", "distance"]},
+                     {"threshold": 0.5, "seedThreshold": 0.55, "seedMinArea": 6, "minArea": 15, "distSigma": 0.7, "maxHoleArea": 10})
+
+
+def bright_picture(n):
+    picture = np.full((128, 128), 200 + n, np.uint8)
+    picture[:, :12] = 0
+    return picture
 
 
 def small_disk(folder):
@@ -99,7 +105,10 @@ class Watched(containers.Containers):
         path = rules / "rules/spheroseg.yml"
         path.write_text(shortened(path.read_text()))
         models = self.dir / "models"
-        shutil.copytree(ROOT / "segworker/models", models)
+        # Those of the image, and one more.
+        made = containers.run("docker", "create", "spheroseg/segworker:test").stdout.strip()
+        containers.run("docker", "cp", f"{made}:/usr/local/share/spheroseg/models", models)
+        containers.run("docker", "rm", made)
         fragile_model(models)
         containers.run("chmod", "-R", "a+rX", rules, models)
         self.add({
@@ -142,7 +151,7 @@ def fixture_stack():
     try:
         s.up()
         wait_until(lambda: all(t["value"][1] == "1" for t in s.ask("up")) and len(s.ask("up")) >= 7, 240, "every target up")
-        wait_until(lambda: s.ask("spheroseg_heartbeat_success_timestamp_seconds > 0"), 120, "the first heartbeat")
+        wait_until(lambda: s.ask("spheroseg_heartbeat_success_timestamp_seconds > 0"), 300, "the first heartbeat")
         yield s
     finally:
         s.down()
@@ -230,13 +239,13 @@ class Crowd:
     """People who ask for their projects all the time."""
 
     def __init__(self, person, threads):
-        self.person, self.end, self.statuses = person, threading.Event(), {}
+        self.person, self.end, self.statuses, self.pause = person, threading.Event(), {}, 0.0
         self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(threads)]
         for t in self.threads:
             t.start()
 
     def run(self):
-        while not self.end.is_set():
+        while not self.end.wait(self.pause):
             try:
                 status = self.person.get("/api/projects?limit=1", timeout=60).status
             except OSError as e:
@@ -254,20 +263,23 @@ def test_a_database_that_does_not_answer_in_time(stack):
     before = len(stack.told.seen)
     person = stack.client()
     person.register()
-    crowd, lock_over = Crowd(person, 40), threading.Event()
+    crowd, lock_over = Crowd(person, 30), threading.Event()
 
     def lock():
         while not lock_over.is_set():
             with contextlib.suppress(AssertionError):
-                stack.sql("BEGIN; LOCK TABLE projects IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(25); COMMIT")
-    locker = threading.Thread(target=lock, daemon=True)
-    locker.start()
+                stack.sql("BEGIN; LOCK TABLE projects IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(20); COMMIT")
+    lockers = [threading.Thread(target=lock, daemon=True) for _ in range(2)]  # one waits while the other holds it
+    for locker in lockers:
+        locker.start()
     try:
         with fires(stack, "FewDatabaseConnections", "SlowRequests", "HighErrorRate", seconds=240):
             pass
     finally:
         lock_over.set()
-        locker.join(60)
+        for locker in lockers:
+            locker.join(60)
+        crowd.pause = 0.3  # enough good requests that the bad ones are few among them
         try:
             print("while it was locked:", crowd.statuses)
             over(stack, before, "FewDatabaseConnections", "SlowRequests", "HighErrorRate", seconds=480)
@@ -315,7 +327,7 @@ def test_a_model_that_fails(stack):
     person.register()
     project = person.project()
     good = [images.png(images.nuclei(width=128, height=128, count=4, seed=n)[0]) for n in range(20)]
-    bad = [images.png(images.one_colour(128, 128, 20 + n)) for n in range(20)]
+    bad = [images.png(bright_picture(n)) for n in range(20)]
     good, bad = upload_many(person, project, good), upload_many(person, project, bad)
     end = threading.Event()
 
