@@ -2,7 +2,7 @@
 
     table.py --segworker build/segworker --data ../shared/data [--threads N]
 
-Our models and `classical` are run as users run them (`segworker run --format geojson`), and their outlines are
+Our models and the classical ones are run as users run them (`segworker run --format geojson`), and their outlines are
 filled again; the baseline (Otsu's threshold with a distance watershed, scores.py) gives label images directly.
 """
 import argparse
@@ -21,16 +21,16 @@ from reference import read_image, to_grey
 from scores import Scores, otsu_watershed
 
 HERE = pathlib.Path(__file__).resolve().parent
-# row: (data set, model for it, type of image or None = all)
+# row: (data set, our model for it, the classical one for it, type of image or None = all)
 ROWS = {
-    "dsb2018 fluorescence": ("dsb2018", "nuclei", "fluorescence"),
-    "dsb2018 histology": ("dsb2018", "nuclei", "histology_purple"),
-    "dsb2018 all": ("dsb2018", "nuclei", None),
-    "bbbc039": ("bbbc039", "nuclei", None),
-    "usiigaci": ("usiigaci", "phase_contrast", None),
-    "spheroid_single": ("spheroid_single", "spheroid", None),
-    "spheroid_many": ("spheroid_many", "spheroid", None),
-    "spheroid_fluo": ("spheroid_fluo", "spheroid", None),
+    "dsb2018 fluorescence": ("dsb2018", "nuclei", "classical_nuclei", "fluorescence"),
+    "dsb2018 histology": ("dsb2018", "nuclei", "classical_nuclei", "histology_purple"),
+    "dsb2018 all": ("dsb2018", "nuclei", "classical_nuclei", None),
+    "bbbc039": ("bbbc039", "nuclei", "classical_nuclei", None),
+    "usiigaci": ("usiigaci", "phase_contrast", "classical", None),
+    "spheroid_single": ("spheroid_single", "spheroid", "classical", None),
+    "spheroid_many": ("spheroid_many", "spheroid", "classical", None),
+    "spheroid_fluo": ("spheroid_fluo", "spheroid", "classical", None),
 }
 FIGURES = ("AP50", "AP75", "IoU")
 
@@ -58,12 +58,12 @@ def run_model(binary, model, images, threads):
     return folder
 
 
-def score_row(data, name, model, kind, binary, threads):
+def score_row(data, name, models, kind, binary, threads):
     """{"ours" | "classical" | "otsu": figures} of one row of the table."""
     rows = [r for r in rows_of(data, name, "held") if kind in (None, r.get("type"))]
     images = [image_path(data, name, r["file"]).resolve() for r in rows]
     sums = {k: Scores() for k in ("ours", "classical", "otsu")}
-    with run_model(binary, model, images, threads) as ours, run_model(binary, "classical", images, threads) as plain:
+    with run_model(binary, models[0], images, threads) as ours, run_model(binary, models[1], images, threads) as plain:
         for path in images:
             truth = np.asarray(Image.open(mask_path(data, name, path.name))).astype(np.int64)
             for key, folder in (("ours", ours), ("classical", plain)):
@@ -74,13 +74,13 @@ def score_row(data, name, model, kind, binary, threads):
 
 def table(results):
     """Results of all rows -> Markdown."""
-    lines = ["| images | n | objects | model | ours: AP(0.5) | AP(0.75) | IoU | classical: AP(0.5) | AP(0.75) | IoU "
+    lines = ["| images | n | objects | models | ours: AP(0.5) | AP(0.75) | IoU | classical: AP(0.5) | AP(0.75) | IoU "
              "| Otsu + watershed: AP(0.5) | AP(0.75) | IoU |", "|" + "---|" * 13]
-    for title, (name, model, _) in ROWS.items():
+    for title, (name, ours, plain, _) in ROWS.items():
         r = results[title]
         cells = [f"{r[k][f]:.3f}" for k in ("ours", "classical", "otsu") for f in FIGURES]
         silver = " (silver)" if name in SILVER else ""
-        lines.append(f"| {title}{silver} | {r['ours']['images']} | {r['ours']['objects']} | `{model}` | "
+        lines.append(f"| {title}{silver} | {r['ours']['images']} | {r['ours']['objects']} | `{ours}`, `{plain}` | "
                      + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -92,8 +92,8 @@ def main():
     ap.add_argument("--threads", type=int, default=1)
     a = ap.parse_args()
     results = {}
-    for title, (name, model, kind) in ROWS.items():
-        results[title] = score_row(a.data, name, model, kind, a.segworker.resolve(), a.threads)
+    for title, (name, ours, plain, kind) in ROWS.items():
+        results[title] = score_row(a.data, name, (ours, plain), kind, a.segworker.resolve(), a.threads)
         print(title, json.dumps(results[title]), flush=True)
     (HERE / "SCORES.md").write_text(f"""# Scores on held-out images
 
@@ -104,7 +104,7 @@ with that program.
 
 {table(results)}
 
-Ours and `classical` were run with `segworker run --format geojson`, and the outlines filled again.
+Ours and the classical one were run with `segworker run --format geojson`, and the outlines filled again.
 The empty image among spheroid_single counts with IoU 1 when nothing is found in it, else 0.
 """)
 
