@@ -12,8 +12,8 @@ from watch import Watcher  # noqa: E402
 
 
 @pytest.fixture
-def system():
-    s = ChaosStack(gateways=1, workers=1)
+def system(request):
+    s = ChaosStack(gateways=1, workers=getattr(request, "param", 1))
     s.start()
     yield s
     s.stop()
@@ -59,3 +59,19 @@ def test_a_cancellation_that_could_not_be_announced_is_told_later(system):
     s.crew[0].start()
     wait_until(lambda: watcher.jobs[job][1] == "cancelled", 30, "the news")
     watcher.over.set()
+
+
+@pytest.mark.parametrize("system", [4], indirect=True)
+def test_redis_is_flushed_in_the_middle_of_500_jobs(system):
+    s = system
+    person = Load(s, people=1, seed=3, pictures=500).people[0]
+    answer = person.post(f"/api/projects/{person.home['id']}/segmentation",
+                         {"model": "test-quick", "imageIds": [image["id"] for image in person.images]})
+    assert answer.status == 202 and answer.json["accepted"] == 500, answer
+    s.redis_cli("FLUSHALL")
+    left = s.sql("SELECT count(*) FROM jobs WHERE state <> 'completed'")[0][0]
+    assert left > 200
+    wait_until(lambda: s.sql("SELECT count(*) FROM jobs WHERE state IN ('queued', 'active', 'delayed')") == [(0,)], 300, "the end of all")
+    assert s.sql("SELECT state, count(*) FROM jobs GROUP BY 1") == [("completed", 500)]
+    assert s.sql("SELECT count(*), count(DISTINCT image_id) FROM segmentations") == [(500, 500)]
+    print(f"flushed with {left} of 500 jobs unfinished: all completed, once")
