@@ -77,10 +77,13 @@ def main():
         wh, ww = reference.working_size(h, w, scale)
         x = reference.normalise(reference.resize_triangle(grey, wh, ww), norm)
         t = stage("normalise", t)
-        maps = reference.run_network(net, x, spec["input"], 2)
+        maps = reference.run_network(net, x, spec["input"], len(spec["output"]["channels"]))
         maps = [reference.resize_triangle(m, h, w) for m in maps]
         t = stage("infer", t)
-        labels = label_maps(*maps, spec["postprocess"])
+        if len(maps) == 2:
+            labels = label_maps(*maps, spec["postprocess"])
+        else:  # votes for centres: the training code's own step, which is NumPy and scikit-image as well
+            labels = reference.labels_from_maps(np.stack(maps), spec["postprocess"], True)
         t = stage("label", t)
         features = []
         for r in regionprops(labels, intensity_image=grey):
