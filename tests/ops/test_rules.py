@@ -139,7 +139,7 @@ def fixture_routing(tmp_path_factory):
     """Alertmanager's configuration as start.sh makes it."""
     folder = tmp_path_factory.mktemp("alertmanager")
     text = (ROOT / "compose/alertmanager/start.sh").read_text()
-    text = text.replace("/etc/spheroseg", str(ROOT / "compose/alertmanager")).replace("/tmp/", f"{folder}/").replace("exec ", ": ")
+    text = text.replace("/tmp/", f"{folder}/").replace("/etc/spheroseg", str(ROOT / "compose/alertmanager")).replace("exec ", ": ")
     subprocess.run(["sh", "-c", text], check=True, env={"PATH": "/usr/bin:/bin", "SMTP_HOST": "mail:25"})
     return folder / "alertmanager.yml"
 
