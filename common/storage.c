@@ -1,11 +1,18 @@
 /* Storage: checks keys and hands on to the back end (see storage.h and storage_backend.h). */
 #include "storage.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
 
+#include "log.h"
 #include "storage_backend.h"
 #include "storage_s3.h"
+
+enum { SWEEP_AGE_S = 3600 };
 
 struct storage {
     const storage_ops_t *ops;
@@ -213,4 +220,19 @@ err_kind_t storage_open(const config_t *cfg, storage_t **out, err_t *err) {
     err_kind_t kind = storage_open_s3(&settings, out, err);
     free(bucket);
     return kind;
+}
+
+void storage_sweep_folder(DIR *dir) {
+    if (!dir) {
+        return;
+    }
+    const time_t now = time(NULL);
+    for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        struct stat st;
+        if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
+            now - st.st_mtime > SWEEP_AGE_S && unlinkat(dirfd(dir), entry->d_name, 0) == 0) {
+            log_event(LOG_INFO, "removed a temporary file of an unfinished transfer", "file", entry->d_name, NULL);
+        }
+    }
+    (void)closedir(dir);
 }

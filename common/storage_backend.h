@@ -5,6 +5,8 @@
 #ifndef SG_STORAGE_BACKEND_H
 #define SG_STORAGE_BACKEND_H
 
+#include <dirent.h>
+
 #include "storage.h"
 
 enum { STORAGE_KEY_MAX = 512, STORAGE_SEGMENT_MAX = 128, STORAGE_DEPTH_MAX = 8 };
@@ -29,6 +31,10 @@ typedef struct {
 } storage_ops_t;
 
 bool storage_key_is_valid(const char *key);
+
+/* For a back end's sweep: removes the files of `dir` that nobody has written to for an hour (a slow transfer that still goes
+ * on is left alone), and closes it. NULL is allowed. */
+void storage_sweep_folder(DIR *dir);
 
 /* Takes ownership of self; on failure self is closed. */
 ERR_MUST err_kind_t storage_wrap(const storage_ops_t *ops, void *self, storage_t **out, err_t *err);

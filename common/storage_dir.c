@@ -20,7 +20,7 @@
 #include "log.h"
 #include "storage_backend.h"
 
-enum { DIR_MODE = 0770, FILE_MODE = 0660, SWEEP_AGE_S = 3600, COMMIT_TRIES = 8, TMP_NAME_SIZE = 25 };
+enum { DIR_MODE = 0770, FILE_MODE = 0660, COMMIT_TRIES = 8, TMP_NAME_SIZE = 25 };
 
 static const char tmp_dir[] = ".tmp";
 
@@ -420,21 +420,8 @@ static err_kind_t check(void *self, int64_t *free_bytes, err_t *err) {
 }
 
 static void sweep(void *self) {
-    dir_t *d = self;
-    DIR *dir = open_dir_at(d->root_fd, tmp_dir);
-    if (!dir) {
-        return;
-    }
-    time_t now = time(NULL);
-    for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        struct stat st;
-        /* The time of the last write: a slow upload that still goes on is left alone. */
-        if (fstatat(d->tmp_fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-            now - st.st_mtime > SWEEP_AGE_S && unlinkat(d->tmp_fd, entry->d_name, 0) == 0) {
-            log_event(LOG_INFO, "removed a temporary file of an unfinished upload", "file", entry->d_name, NULL);
-        }
-    }
-    closedir(dir);
+    const dir_t *d = self;
+    storage_sweep_folder(open_dir_at(d->root_fd, tmp_dir));
 }
 
 static void close_dir(void *self) {

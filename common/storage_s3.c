@@ -23,7 +23,6 @@
 enum {
     FILE_MODE = 0660,
     DIR_MODE = 0770,
-    SWEEP_AGE_S = 3600,
     PART_SIZE = 16 << 20,
     PARTS_MAX = 10000,
     PAGE = 1000, /* what one request lists and one deletes */
@@ -490,19 +489,7 @@ static err_kind_t check(void *self, int64_t *free_bytes, err_t *err) {
 
 static void sweep(void *self) {
     const s3_t *s = self;
-    DIR *dir = opendir(s->dir);
-    if (!dir) {
-        return;
-    }
-    time_t now = time(NULL);
-    for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
-        struct stat st;
-        if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) &&
-            now - st.st_mtime > SWEEP_AGE_S && unlinkat(dirfd(dir), entry->d_name, 0) == 0) {
-            log_event(LOG_INFO, "removed a temporary file of an unfinished transfer", "file", entry->d_name, NULL);
-        }
-    }
-    closedir(dir);
+    storage_sweep_folder(opendir(s->dir));
 }
 
 static void close_s3(void *self) {

@@ -3,7 +3,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -14,24 +13,13 @@
 #include <unistd.h>
 
 #include "common/log.h"
-#include "tests/unit/support/cmocka_all.h"
-
-static char root[64];
-static storage_t *st;
-
-static int remove_entry(const char *path, const struct stat *s, int type, struct FTW *at) {
-    (void)s;
-    (void)type;
-    (void)at;
-    return remove(path);
-}
+#include "tests/unit/common/storage_fixture.h"
 
 static int set_up(void **state) {
     (void)state;
-    (void)snprintf(root, sizeof root, "/tmp/sgtest-store-XXXXXX");
     err_t err;
     char dir[128];
-    if (!mkdtemp(root)) {
+    if (!make_root()) {
         return -1;
     }
     (void)snprintf(dir, sizeof dir, "%s/made/on/demand", root);
@@ -41,32 +29,11 @@ static int set_up(void **state) {
 static int tear_down(void **state) {
     (void)state;
     storage_close(st);
-    return nftw(root, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    return remove_root();
 }
 
 static void path_of(char *out, size_t room, const char *rest) {
     (void)snprintf(out, room, "%s/made/on/demand/%s", root, rest);
-}
-
-static void put(const char *key, const char *text) {
-    err_t err = {0};
-    if (storage_put_bytes(st, key, text, strlen(text), &err) != ERR_OK) {
-        fail_msg("%s: %s; %s", key, err.message, err.detail);
-    }
-}
-
-static void expect_content(const char *key, const char *text) {
-    int fd;
-    int64_t size;
-    err_t err = {0};
-    if (storage_get(st, key, &fd, &size, &err) != ERR_OK) {
-        fail_msg("%s: %s", key, err.message);
-    }
-    char got[4096] = {0};
-    assert_int_equal(size, strlen(text));
-    assert_int_equal(read(fd, got, sizeof got - 1), size);
-    close(fd);
-    assert_string_equal(got, text);
 }
 
 /* Files in ".tmp". */

@@ -5,7 +5,6 @@
 #include "common/storage.h"
 
 #include <fcntl.h>
-#include <ftw.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -17,23 +16,12 @@
 #include "common/config.h"
 #include "common/log.h"
 #include "common/storage_s3.h"
-#include "tests/unit/support/cmocka_all.h"
-
-static char root[64];
-static storage_t *st;
-
-static int remove_entry(const char *path, const struct stat *s, int type, struct FTW *at) {
-    (void)s;
-    (void)type;
-    (void)at;
-    return remove(path);
-}
+#include "tests/unit/common/storage_fixture.h"
 
 static int set_up_dir(void **state) {
     (void)state;
     err_t err;
-    (void)snprintf(root, sizeof root, "/tmp/sgtest-store-XXXXXX");
-    return mkdtemp(root) && storage_open_dir(root, &st, &err) == ERR_OK ? 0 : -1;
+    return make_root() && storage_open_dir(root, &st, &err) == ERR_OK ? 0 : -1;
 }
 
 static bool has_bucket(void) {
@@ -57,8 +45,7 @@ static err_kind_t open_bucket(const char *endpoint, const char *secret, int64_t 
 static int set_up_s3(void **state) {
     (void)state;
     err_t err;
-    (void)snprintf(root, sizeof root, "/tmp/sgtest-store-XXXXXX");
-    if (!mkdtemp(root)) {
+    if (!make_root()) {
         return -1;
     }
     st = NULL;
@@ -74,28 +61,7 @@ static int tear_down(void **state) {
         (void)!storage_delete_tree(st, "t", &err);
     }
     storage_close(st);
-    return nftw(root, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-static void put(const char *key, const char *text) {
-    err_t err = {0};
-    if (storage_put_bytes(st, key, text, strlen(text), &err) != ERR_OK) {
-        fail_msg("%s: %s; %s", key, err.message, err.detail);
-    }
-}
-
-static void expect_content(const char *key, const char *text) {
-    int fd;
-    int64_t size;
-    err_t err = {0};
-    if (storage_get(st, key, &fd, &size, &err) != ERR_OK) {
-        fail_msg("%s: %s; %s", key, err.message, err.detail);
-    }
-    char got[4096] = {0};
-    assert_int_equal(size, strlen(text));
-    assert_int_equal(read(fd, got, sizeof got - 1), size);
-    close(fd);
-    assert_string_equal(got, text);
+    return remove_root();
 }
 
 static void need_storage(void) {
