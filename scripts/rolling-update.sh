@@ -42,19 +42,6 @@ numbers() {
         fi
     done
 }
-# until_healthy ID
-until_healthy() {
-    local end=$((SECONDS + wait)) state
-    while [ $SECONDS -lt $end ]; do
-        state=$(health_of "$1")
-        case $state in
-            healthy) return 0 ;;
-            exited | dead | gone) return 1 ;;
-        esac
-        sleep 0.5
-    done
-    return 1
-}
 update() {
     local service=$1 image old new count
     image=$(compose config | awk -v s="  $service:" '$0 == s { on = 1 } on && $1 == "image:" { print $2; exit }')
@@ -71,7 +58,7 @@ update() {
             die "a new $service could not be started; the old ones serve on"
         new=$(containers "$service" | grep -vxF -f <(printf '%s\n' "${kept[@]:-none}" "${old[@]}") | head -n 1)
         [ -n "$new" ] || die "a new $service could not be found"
-        if ! until_healthy "$new"; then
+        if ! all_healthy "$wait" "$new"; then
             docker logs --tail 5 "$new" >&2 || true
             docker rm -f "$new" >/dev/null
             die "the new $service did not get healthy and was removed; the old ones serve on"

@@ -46,3 +46,23 @@ containers() { compose ps -q "$1" 2>/dev/null; }
 health_of() {
     docker inspect -f '{{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$1" 2>/dev/null || echo gone
 }
+
+# all_healthy SECONDS ID…
+all_healthy() {
+    local end=$((SECONDS + $1)) id state waiting
+    shift
+    while :; do
+        waiting=0
+        for id in "$@"; do
+            state=$(health_of "$id")
+            case $state in
+                healthy) ;;
+                exited | dead | gone) return 1 ;;
+                *) waiting=1 ;;
+            esac
+        done
+        [ $waiting -eq 1 ] || return 0
+        [ $SECONDS -lt "$end" ] || return 1
+        sleep 0.2
+    done
+}

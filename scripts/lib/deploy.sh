@@ -94,26 +94,6 @@ switch_to() {
     fi
 }
 
-# all_healthy SECONDS ID…
-all_healthy() {
-    local end=$((SECONDS + $1)) id state waiting
-    shift
-    while :; do
-        waiting=0
-        for id in "$@"; do
-            state=$(health_of "$id")
-            case $state in
-                healthy) ;;
-                exited | dead | gone) return 1 ;;
-                *) waiting=1 ;;
-            esac
-        done
-        [ $waiting -eq 1 ] || return 0
-        [ $SECONDS -lt "$end" ] || return 1
-        sleep 0.2
-    done
-}
-
 # all_ready SECONDS ID…: gateways that say themselves that they are ready; sooner known than by Docker's own health check,
 # which looks every ten seconds only.
 all_ready() {
