@@ -260,8 +260,9 @@ def test_fail_over_under_load(system, capsys):
     everything_once(s, 4 * (JOBS + 1))
     assert_clean(s)
     assert all(p.running for p in [s.gateway, *s.workers])
-    # At least: on a busy machine Sentinels now and then find a primary dead that was only slow.
-    assert s.metric(s.metrics_port, "spheroseg_redis_primary_changes_total") >= 4
+    # As often as primaries were chosen: four times by us; on a busy machine Sentinels give up one that was only slow, too.
+    chosen = max(int(s.sentinel(port, "MASTER", NAME).split("config-epoch\n")[1].split("\n")[0]) for port in s.sentinels)
+    assert 4 <= s.metric(s.metrics_port, "spheroseg_redis_primary_changes_total") <= chosen
     ports = [m["port"] for m in logged(s, "Redis primary")]
     assert len(ports) == 3 * 5    # each daemon found the first and its four successors
     with capsys.disabled():
