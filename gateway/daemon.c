@@ -24,6 +24,7 @@
 #include "common/thread_util.h"
 #include "common/timeutil.h"
 #include "derivatives.h"
+#include "health.h"
 #include "http_internal.h"
 #include "metrics_server.h"
 #include "proxy.h"
@@ -203,6 +204,9 @@ static err_kind_t start(daemon_t *d, const config_t *cfg, err_t *err) {
         gw->ws = d->hub;
     }
     if (k == ERR_OK) {
+        k = health_start(gw, err);
+    }
+    if (k == ERR_OK) {
         k = server_start(gw, &d->server, err);
     }
     if (k == ERR_OK) {
@@ -240,6 +244,7 @@ static void stop(daemon_t *d) {
     }
     metrics_server_stop(d->metrics);
     server_stop(d->server);
+    health_stop();
     if (gw->derivatives) {
         derivatives_destroy(gw->derivatives);
     }

@@ -1,6 +1,7 @@
 /*
- * Health of the dependencies. One thread refreshes what is older than REFRESH_MS while the others use what is there, so
- * that a flood of health requests, or a database that hangs, costs one connection and one thread.
+ * Health of the dependencies. A thread of its own looks at them, when somebody asks and what is known is older than
+ * REFRESH_MS. Who asks waits for it at most PATIENCE_MS and then gets what is known: a flood of health requests, or a
+ * database that hangs, costs one connection and holds up nobody, monitoring least of all.
  */
 #include "health.h"
 
@@ -9,10 +10,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/thread_util.h"
 #include "common/timeutil.h"
 #include "server.h"
 
-#define REFRESH_MS 1000
+enum {
+    REFRESH_MS = 1000,
+    PATIENCE_MS = 300, /* counted from the start of the look, so five questions in a row wait no longer than one */
+    LATE_MS = 2000,    /* who has not answered for so long is called degraded before its time-out says more */
+};
 
 typedef struct {
     health_status_t status;
@@ -24,11 +30,14 @@ typedef struct {
 static const char *const service_names[HEALTH_SERVICES] = {"database", "redis", "queue", "ml", "storage"};
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t refreshed = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t refreshed, asked; /* of the monotonic clock: made by health_start */
+static pthread_t looker;
+static bool running, stopping, wanted, looking;
+static int64_t look_began_ms, part_began_ms;
+static int part; /* the service that is being looked at; -1: none */
 static service_t known[HEALTH_SERVICES];
 static cJSON *known_breaker;
-static int64_t known_at_ms;
-static bool refreshing;
+static int64_t known_at_ms; /* 0: nothing is known yet */
 
 const char *health_status_name(health_status_t s) {
     return s == HEALTH_UP ? "up" : s == HEALTH_DEGRADED ? "degraded" : "down";
@@ -135,68 +144,148 @@ static double since_ms(int64_t start_us) {
     return (double)(time_mono_us() - start_us) / 1000.0;
 }
 
-static void refresh(gateway_t *gw) {
-    service_t now[HEALTH_SERVICES];
-    cJSON *breaker = NULL;
-    memset(now, 0, sizeof now);
-    int64_t t = time_mono_us();
+/* From here on this service is the one that everybody waits for. */
+static int64_t begin_part(int service) {
+    pthread_mutex_lock(&lock);
+    part = service;
+    part_began_ms = time_mono_ms();
+    pthread_mutex_unlock(&lock);
+    return time_mono_us();
+}
+
+/* Without the lock: the things looked at may take their time. */
+static void look(gateway_t *gw, service_t now[HEALTH_SERVICES], cJSON **breaker) {
+    int64_t t = begin_part(HEALTH_DATABASE);
     look_at_database(gw, &now[HEALTH_DATABASE]);
     now[HEALTH_DATABASE].latency_ms = since_ms(t);
-    t = time_mono_us();
+    t = begin_part(HEALTH_REDIS);
     look_at_redis(gw, &now[HEALTH_REDIS]);
     now[HEALTH_REDIS].latency_ms = since_ms(t);
-    t = time_mono_us();
+    t = begin_part(HEALTH_QUEUE);
     if (now[HEALTH_DATABASE].status == HEALTH_DOWN) {
         now[HEALTH_QUEUE] = now[HEALTH_DATABASE];
         now[HEALTH_QUEUE].figures = NULL;
         now[HEALTH_ML] = now[HEALTH_QUEUE];
     } else {
-        look_at_queue(gw, &now[HEALTH_QUEUE], &now[HEALTH_ML], &breaker);
+        look_at_queue(gw, &now[HEALTH_QUEUE], &now[HEALTH_ML], breaker);
     }
     now[HEALTH_QUEUE].latency_ms = now[HEALTH_ML].latency_ms = since_ms(t);
-    t = time_mono_us();
+    t = begin_part(HEALTH_STORAGE);
     look_at_storage(gw, &now[HEALTH_STORAGE]);
     now[HEALTH_STORAGE].latency_ms = since_ms(t);
-    pthread_mutex_lock(&lock);
-    for (int i = 0; i < HEALTH_SERVICES; i++) {
-        cJSON_Delete(known[i].figures);
-        known[i] = now[i];
-    }
-    cJSON_Delete(known_breaker);
-    known_breaker = breaker ? breaker : cJSON_CreateArray();
-    known_at_ms = time_mono_ms();
-    refreshing = false;
-    pthread_cond_broadcast(&refreshed);
-    pthread_mutex_unlock(&lock);
 }
 
-/* Returns with the lock held and figures that are fresh, or, while another thread is still looking, the last ones. */
-static void lock_fresh(gateway_t *gw) {
+static void *look_when_asked(void *arg) {
+    gateway_t *gw = arg;
     pthread_mutex_lock(&lock);
-    if (known_at_ms != 0 && (refreshing || time_mono_ms() - known_at_ms < REFRESH_MS)) {
-        return;
-    }
-    if (refreshing) {
-        while (refreshing) {
-            pthread_cond_wait(&refreshed, &lock);
+    while (!stopping) {
+        if (!wanted) {
+            pthread_cond_wait(&asked, &lock);
+            continue;
         }
+        service_t now[HEALTH_SERVICES];
+        cJSON *breaker = NULL;
+        memset(now, 0, sizeof now);
+        wanted = false;
+        looking = true;
+        look_began_ms = time_mono_ms();
+        pthread_mutex_unlock(&lock);
+        look(gw, now, &breaker);
+        pthread_mutex_lock(&lock);
+        for (int i = 0; i < HEALTH_SERVICES; i++) {
+            cJSON_Delete(known[i].figures);
+            known[i] = now[i];
+        }
+        cJSON_Delete(known_breaker);
+        known_breaker = breaker ? breaker : cJSON_CreateArray();
+        known_at_ms = time_mono_ms();
+        looking = false;
+        part = -1;
+        pthread_cond_broadcast(&refreshed);
+    }
+    pthread_mutex_unlock(&lock);
+    return NULL;
+}
+
+err_kind_t health_start(gateway_t *gw, err_t *err) {
+    pthread_condattr_t attr;
+    (void)pthread_condattr_init(&attr);
+    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    (void)pthread_cond_init(&refreshed, &attr);
+    (void)pthread_cond_init(&asked, &attr);
+    (void)pthread_condattr_destroy(&attr);
+    stopping = false;
+    part = -1;
+    wanted = true; /* whoever asks first finds something */
+    running = thread_start(&looker, "health", look_when_asked, gw) == 0;
+    return running ? ERR_OK : err_set(err, ERR_NO_MEMORY, "no_thread", "Cannot start a thread.", "health");
+}
+
+void health_stop(void) {
+    if (!running) {
         return;
     }
-    refreshing = true;
-    pthread_mutex_unlock(&lock);
-    refresh(gw);
     pthread_mutex_lock(&lock);
+    stopping = true;
+    pthread_cond_broadcast(&asked);
+    pthread_cond_broadcast(&refreshed);
+    pthread_mutex_unlock(&lock);
+    pthread_join(looker, NULL);
+    running = false;
+    for (int i = 0; i < HEALTH_SERVICES; i++) {
+        cJSON_Delete(known[i].figures);
+        memset(&known[i], 0, sizeof known[i]);
+    }
+    cJSON_Delete(known_breaker);
+    known_breaker = NULL;
+    known_at_ms = 0;
+    (void)pthread_cond_destroy(&refreshed);
+    (void)pthread_cond_destroy(&asked);
+}
+
+/* Returns with the lock held and figures that are fresh, or, while the look takes too long, the last ones. */
+static void lock_fresh(void) {
+    pthread_mutex_lock(&lock);
+    int64_t now = time_mono_ms();
+    if (known_at_ms != 0 && now - known_at_ms < REFRESH_MS) {
+        return;
+    }
+    if (!looking && !wanted) {
+        wanted = true;
+        look_began_ms = now;
+        pthread_cond_signal(&asked);
+    }
+    int64_t until = look_began_ms + PATIENCE_MS;
+    struct timespec at = {.tv_sec = until / 1000, .tv_nsec = until % 1000 * 1000000};
+    int64_t before = known_at_ms;
+    while (known_at_ms == before && !stopping) {
+        if (known_at_ms == 0) { /* at the start there is nothing else to tell */
+            pthread_cond_wait(&refreshed, &lock);
+        } else if (pthread_cond_timedwait(&refreshed, &lock, &at) != 0) {
+            break;
+        }
+    }
 }
 
 /* ---- telling ---- */
 
+/* What is known of a service, or that it has been silent for too long. With the lock held. */
+static health_status_t status_of(int i, const char **message) {
+    static const char silent[] = "It has not answered for more than two seconds.";
+    bool late = looking && (part == i || (part == HEALTH_QUEUE && i == HEALTH_ML)) &&
+                time_mono_ms() - part_began_ms >= LATE_MS && known[i].status != HEALTH_DOWN;
+    *message = late ? silent : known[i].message;
+    return late ? HEALTH_DEGRADED : known[i].status;
+}
+
 static cJSON *service_json(int i) {
+    const char *message;
     cJSON *json = cJSON_CreateObject();
     cJSON_AddStringToObject(json, "name", service_names[i]);
-    cJSON_AddStringToObject(json, "status", health_status_name(known[i].status));
+    cJSON_AddStringToObject(json, "status", health_status_name(status_of(i, &message)));
     cJSON_AddNumberToObject(json, "latencyMs", known[i].latency_ms);
-    if (known[i].message[0]) {
-        cJSON_AddStringToObject(json, "message", known[i].message);
+    if (message[0]) {
+        cJSON_AddStringToObject(json, "message", message);
     }
     if (known[i].figures) {
         cJSON_AddItemToObject(json, "figures", cJSON_Duplicate(known[i].figures, true));
@@ -204,10 +293,11 @@ static cJSON *service_json(int i) {
     return json;
 }
 
-cJSON *health_service_json(gateway_t *gw, int service, health_status_t *status) {
-    lock_fresh(gw);
+cJSON *health_service_json(int service, health_status_t *status) {
+    const char *message;
+    lock_fresh();
     cJSON *json = service_json(service);
-    *status = known[service].status;
+    *status = status_of(service, &message);
     pthread_mutex_unlock(&lock);
     return json;
 }
@@ -217,10 +307,11 @@ cJSON *health_json(gateway_t *gw, bool detailed, health_status_t *status) {
     if (gw->server) {
         server_stats(gw->server, &server);
     }
-    lock_fresh(gw);
+    lock_fresh();
     *status = HEALTH_UP;
     for (int i = 0; i < HEALTH_SERVICES; i++) {
-        if (known[i].status != HEALTH_UP) {
+        const char *message;
+        if (status_of(i, &message) != HEALTH_UP) {
             *status = HEALTH_DEGRADED;
         }
     }
@@ -246,7 +337,7 @@ bool health_is_ready(gateway_t *gw) {
     if (!gw->server || server_is_draining(gw->server)) {
         return false;
     }
-    lock_fresh(gw);
+    lock_fresh();
     bool ready = known[HEALTH_DATABASE].status != HEALTH_DOWN;
     pthread_mutex_unlock(&lock);
     return ready;

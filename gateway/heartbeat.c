@@ -65,8 +65,8 @@ static void note_certificate(heartbeat_t *h) {
     }
 }
 
-static void set_options(heartbeat_t *h, const char *method, const char *url, struct curl_slist *headers, const void *body,
-                        size_t size, buf_t *into) {
+static void set_options(heartbeat_t *h, const char *method, const char *url, struct curl_slist *headers,
+                        const void *body, size_t size, buf_t *into) {
     CURL *c = h->curl;
     curl_easy_reset(c); /* options only; the connection stays */
     (void)curl_easy_setopt(c, CURLOPT_URL, url);
@@ -93,8 +93,8 @@ static void set_options(heartbeat_t *h, const char *method, const char *url, str
 
 /* One call of the API. *out (may be NULL) is the answer's JSON, owned by the caller. Any status but 2xx is an error
  * whose detail has the status and the beginning of the answer. */
-static err_kind_t call(heartbeat_t *h, const char *method, const char *path, const char *type, const void *body, size_t size,
-                       cJSON **out, err_t *err) {
+static err_kind_t call(heartbeat_t *h, const char *method, const char *path, const char *type, const void *body,
+                       size_t size, cJSON **out, err_t *err) {
     char url[1024];
     char line[sizeof h->token + 32];
     long status = 0;
@@ -114,13 +114,14 @@ static err_kind_t call(heartbeat_t *h, const char *method, const char *path, con
     CURLcode code = curl_easy_perform(h->curl);
     err_kind_t kind = ERR_OK;
     if (code != CURLE_OK) {
-        kind = err_set(err, ERR_UNAVAILABLE, "no_answer", "The address does not answer.", "%s", curl_easy_strerror(code));
+        kind =
+            err_set(err, ERR_UNAVAILABLE, "no_answer", "The address does not answer.", "%s", curl_easy_strerror(code));
     } else {
         (void)curl_easy_getinfo(h->curl, CURLINFO_RESPONSE_CODE, &status);
         note_certificate(h);
         if (status < 200 || status > 299) {
-            kind = err_set(err, ERR_UNAVAILABLE, "refused", "The answer is not what was expected.", "%ld %.300s", status,
-                           answer.data ? answer.data : "");
+            kind = err_set(err, ERR_UNAVAILABLE, "refused", "The answer is not what was expected.", "%ld %.300s",
+                           status, answer.data ? answer.data : "");
         } else if (out) {
             kind = json_parse(answer.data ? answer.data : "", answer.len, ANSWER_MAX, 32, out, err);
         }
@@ -130,7 +131,8 @@ static err_kind_t call(heartbeat_t *h, const char *method, const char *path, con
     return kind;
 }
 
-static err_kind_t call_json(heartbeat_t *h, const char *method, const char *path, const char *json, cJSON **out, err_t *err) {
+static err_kind_t call_json(heartbeat_t *h, const char *method, const char *path, const char *json, cJSON **out,
+                            err_t *err) {
     return call(h, method, path, json ? "application/json" : NULL, json, json ? strlen(json) : 0, out, err);
 }
 
@@ -288,12 +290,14 @@ static err_kind_t delete_image(heartbeat_t *h, err_t *err) {
 
 /* ---- the beat ---- */
 
+static const struct {
+    const char *name;
+    err_kind_t (*run)(heartbeat_t *h, err_t *err);
+} steps[] = {{"sign in", sign_in},    {"project", find_project}, {"upload", upload},
+             {"submit", submit},      {"segment", wait_for_job}, {"look", look},
+             {"delete", delete_image}};
+
 static bool beat(heartbeat_t *h) {
-    static const struct {
-        const char *name;
-        err_kind_t (*run)(heartbeat_t *h, err_t *err);
-    } steps[] = {{"sign in", sign_in},      {"project", find_project}, {"upload", upload}, {"submit", submit},
-                 {"segment", wait_for_job}, {"look", look},            {"delete", delete_image}};
     const int64_t start = time_mono_ms();
     h->image[0] = '\0';
     for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
@@ -304,8 +308,8 @@ static bool beat(heartbeat_t *h) {
         metrics_set(h->seconds, (const char *const[]){steps[i].name}, (double)(time_mono_us() - began) / 1e6);
         if (k != ERR_OK) {
             metrics_add(h->failures, (const char *const[]){steps[i].name}, 1);
-            log_event(LOG_ERROR, "heartbeat failed", "step", steps[i].name, "code", err.code, "reason", err.message, "detail",
-                      err.detail, NULL);
+            log_event(LOG_ERROR, "heartbeat failed", "step", steps[i].name, "code", err.code, "reason", err.message,
+                      "detail", err.detail, NULL);
             if (h->image[0] && delete_image(h, &err) != ERR_OK) { /* what is left of it shall not pile up */
                 log_error(LOG_WARN, "removing the test image", &err);
             }
@@ -342,7 +346,8 @@ static err_kind_t make_account(const config_t *cfg, err_t *err) {
     session_user_t user;
     if (!cfg->heartbeat_password[0]) {
         return err_set(err, ERR_INVALID, "password_missing",
-                       "Set HEARTBEAT_PASSWORD (or HEARTBEAT_PASSWORD_FILE): the account of the heartbeat needs one.", NULL);
+                       "Set HEARTBEAT_PASSWORD (or HEARTBEAT_PASSWORD_FILE): the account of the heartbeat needs one.",
+                       NULL);
     }
     err_kind_t k = daemon_open(cfg, false, &gw, err);
     if (k != ERR_OK) {
@@ -372,6 +377,9 @@ int heartbeat_run(const config_t *cfg, bool once) {
     h.failures = metrics_counter("spheroseg_heartbeat_failures_total", "Beats that failed, by step.", "step");
     h.certificate = metrics_gauge("spheroseg_heartbeat_certificate_left_seconds",
                                   "Time until the certificate of the public address expires.", NULL);
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        metrics_add(h.failures, (const char *const[]){steps[i].name}, 0); /* the first failure is a step from 0 */
+    }
     err_kind_t k = make_account(cfg, &err);
     if (k == ERR_OK && (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK || !(h.curl = curl_easy_init()))) {
         k = err_set(&err, ERR_NO_MEMORY, "no_memory", "The HTTP client could not be started.", NULL);

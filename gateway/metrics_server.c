@@ -20,11 +20,11 @@ struct metrics_server {
     uint64_t sent_seen, dropped_seen, stale_seen, slow_seen;
 };
 
-static void collect_health(metrics_server_t *m) {
+static void collect_health(const metrics_server_t *m) {
     static const char *const names[HEALTH_SERVICES] = {"database", "redis", "queue", "ml", "storage"};
     for (int i = 0; i < HEALTH_SERVICES; i++) {
         health_status_t status;
-        cJSON_Delete(health_service_json(m->gw, i, &status));
+        cJSON_Delete(health_service_json(i, &status));
         metrics_set(m->up, (const char *const[]){names[i]}, status == HEALTH_DOWN ? 0.0 : 1.0);
     }
 }

@@ -134,6 +134,17 @@ static void make_metrics(void) {
     seconds_metric =
         metrics_histogram("spheroseg_http_request_seconds",
                           "Time from the end of a request's headers to the end of its answer.", "route", NULL, 0);
+    /* The first failure of a route must be seen as a step from 0 to 1, which a series that begins with it is not. */
+    for (const http_route_t *const *t = all_tables; *t; t++) {
+        for (const http_route_t *r = *t; r->method; r++) {
+            metrics_add(requests_metric, (const char *const[]){r->method, r->pattern, "5xx"}, 0.0);
+        }
+    }
+    metrics_add(requests_metric, (const char *const[]){"GET", "static", "5xx"}, 0.0);
+}
+
+void router_define_metrics(void) {
+    pthread_once(&metrics_once, make_metrics);
 }
 
 static double bucket_top_ms(int i) {
@@ -151,7 +162,7 @@ static void count_request(const http_request_t *req, const char *route, int64_t 
             method = methods[i];
         }
     }
-    pthread_once(&metrics_once, make_metrics);
+    router_define_metrics();
     const char *labels[] = {method, route, classes[class]};
     metrics_add(requests_metric, labels, 1.0);
     atomic_fetch_add(&stat_total, 1);

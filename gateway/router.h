@@ -18,6 +18,9 @@ route_match_t router_match(const http_route_t *const *tables, const char *method
 /* Every table, ended by NULL. */
 const http_route_t *const *router_tables(void);
 
+/* Makes the request metrics, the server errors (5xx) of every route at 0. The first request does it otherwise. */
+void router_define_metrics(void);
+
 /* Serves one request of a TLS connection from its first to its last byte. */
 void router_serve(gateway_t *gw, struct mg_connection *conn);
 

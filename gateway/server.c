@@ -346,6 +346,7 @@ err_kind_t server_start(gateway_t *gw, server_t **out, err_t *err) {
         SSL_CTX_set_info_callback(s->tls, on_handshake);
         gw->server = s;
         *out = s; /* before the first request */
+        router_define_metrics();
         k = start_civetweb(s, err);
     }
     if (k != ERR_OK) {

@@ -53,7 +53,7 @@ static err_kind_t get_service(http_request_t *req, err_t *err) {
     if (service < 0) {
         return err_set(err, ERR_NOT_FOUND, "not_found", "The services are: database, redis, queue, ml, storage.", NULL);
     }
-    cJSON *json = health_service_json(req->gw, service, &status);
+    cJSON *json = health_service_json(service, &status);
     return http_reply_json(req, http_status(status), json);
 }
 

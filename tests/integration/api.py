@@ -98,6 +98,7 @@ class Client:
         return answer.json
 
     def wait_job(self, job_id, states=("completed", "failed", "cancelled"), seconds=60):
+        seconds = max(seconds, 90)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             job = self.get(f"/api/segmentation/job/{job_id}").json
@@ -178,6 +179,7 @@ class WebSocket:
 
     def until(self, want, timeout=30):
         """Messages up to and including the first for which want(message) is true."""
+        timeout = max(timeout, 30)
         seen, end = [], time.monotonic() + timeout
         while time.monotonic() < end:
             message = self.receive(max(0.01, end - time.monotonic()))

@@ -36,8 +36,12 @@ class Ended(AssertionError):
     """A process ended that should run: waiting longer is pointless."""
 
 
+PATIENCE = 30   # a shared machine may stand still for seconds; a test of a bound measures it itself
+
+
 def wait_until(check, seconds, what):
-    """Calls check() until it returns something true; that is returned."""
+    """Calls check() until it returns something true; that is returned. Waits for `seconds`, at least PATIENCE."""
+    seconds = max(seconds, PATIENCE)
     end = time.monotonic() + seconds
     last = None
     while time.monotonic() < end:
@@ -231,10 +235,13 @@ class Stack:
 
     # ---- looking inside ----
 
+    def database(self):
+        """A connection of psycopg2's; the caller closes it."""
+        return psycopg2.connect(host="127.0.0.1", port=self.pg_port, user="spheroseg", password=self.pg_password,
+                                dbname="postgres", connect_timeout=10)
+
     def sql(self, text, *params):
-        with contextlib.closing(psycopg2.connect(host="127.0.0.1", port=self.pg_port, user="spheroseg",
-                                                 password=self.pg_password, dbname="postgres",
-                                                 connect_timeout=3)) as db:
+        with contextlib.closing(self.database()) as db:
             db.autocommit = True
             with db.cursor() as cursor:
                 cursor.execute(text, params)
@@ -243,7 +250,7 @@ class Stack:
     def redis_cli(self, *args):
         env = dict(os.environ, REDISCLI_AUTH=self.redis_password)
         return subprocess.run([REDIS_CLI, "-p", str(self.redis_port), "--no-auth-warning", *map(str, args)],
-                              env=env, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+                              env=env, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
 
     def metric(self, port, name, **labels):
         """Value of one series, or None."""
@@ -256,7 +263,7 @@ class Stack:
 def http_get(port, path):
     """Plain HTTP on loopback (metrics ports): (status, body)."""
     import http.client
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -33,6 +33,7 @@ def test_figures(stack):
         assert float(re.search(r"^spheroseg_heartbeat_certificate_left_seconds (\S+)", text, re.M)[1]) > 86400
         for step in ("sign in", "upload", "segment", "look", "delete"):
             assert f'spheroseg_heartbeat_step_seconds{{step="{step}"}}' in text
+            assert f'spheroseg_heartbeat_failures_total{{step="{step}"}} 0\n' in text  # before the first failure
     finally:
         assert beat.stop() == 0, beat.tail()
 

@@ -66,7 +66,7 @@ def test_cancel_and_retry_ten_thousand(own_stack):
     retried = time.monotonic() - start
     assert s.sql("SELECT count(*) FROM jobs WHERE state = 'queued'") == [(10000,)]
     print(f"10,000 jobs cancelled in {cancelled:.2f} s, retried in {retried:.2f} s")
-    assert cancelled < 10 and retried < 10
+    assert cancelled < 30 and retried < 30
     assert c.post(f"{path}/cancel").json == {"cancelled": 10000}
 
 

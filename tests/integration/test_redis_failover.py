@@ -264,7 +264,7 @@ def test_fail_over_under_load(system, capsys):
     chosen = max(int(s.sentinel(port, "MASTER", NAME).split("config-epoch\n")[1].split("\n")[0]) for port in s.sentinels)
     assert 4 <= s.metric(s.metrics_port, "spheroseg_redis_primary_changes_total") <= chosen
     ports = [m["port"] for m in logged(s, "Redis primary")]
-    assert len(ports) == 3 * 5    # each daemon found the first and its four successors
+    assert 3 * 5 <= len(ports) <= 3 * (chosen + 1), (ports, chosen)    # each daemon found the first and its successors
     with capsys.disabled():
         print("", *told, sep="\n  ")
 

@@ -15,7 +15,7 @@ OPENAPI = yaml.safe_load((ROOT / "proto/openapi.yaml").read_text())
 
 
 def test_http_redirects_to_https(stack):
-    c = http.client.HTTPConnection("127.0.0.1", stack.http_port, timeout=5)
+    c = http.client.HTTPConnection("127.0.0.1", stack.http_port, timeout=20)
     c.request("GET", "/projects?x=1")
     answer = c.getresponse()
     assert answer.status in (301, 308)
@@ -28,7 +28,7 @@ def test_old_tls_is_refused(stack):
     context.minimum_version = ssl.TLSVersion.TLSv1
     context.maximum_version = ssl.TLSVersion.TLSv1_1
     context.set_ciphers("ALL:@SECLEVEL=0")
-    with socket.create_connection(("127.0.0.1", stack.https_port), timeout=5) as raw:
+    with socket.create_connection(("127.0.0.1", stack.https_port), timeout=20) as raw:
         with pytest.raises((ssl.SSLError, ConnectionError)):
             context.wrap_socket(raw)
 
@@ -109,7 +109,7 @@ def test_slow_headers_do_not_block_others(stack, alice):
     held = []
     try:
         for _ in range(20):
-            raw = socket.create_connection(("127.0.0.1", stack.https_port), timeout=5)
+            raw = socket.create_connection(("127.0.0.1", stack.https_port), timeout=20)
             s = alice.context.wrap_socket(raw, server_hostname="127.0.0.1")
             s.sendall(b"GET /api/health HTTP/1.1\r\nHost: x\r\nX-Slow: ")
             held.append(s)
