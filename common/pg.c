@@ -48,6 +48,11 @@ static void define_metrics(void) {
     m_slow = metrics_counter("spheroseg_db_slow_queries_total", "Statements slower than DB_SLOW_QUERY.", NULL);
     m_errors = metrics_counter("spheroseg_db_errors_total", "Failed statements and connections by SQLSTATE class.",
                                "sqlstate_class");
+    /* Those of trouble with the server are there from the start, so that the first of them shows in rates. */
+    static const char *const classes[] = {"connection", "08", "40", "53", "57", "58", "XX"};
+    for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
+        metrics_add(m_errors, (const char *const[]){classes[i]}, 0);
+    }
     m_connections = metrics_gauge("spheroseg_db_pool_connections", "Connections of the pool.", "state");
     m_waiting = metrics_gauge("spheroseg_db_pool_waiting", "Threads that wait for a connection.", NULL);
     m_max = metrics_gauge("spheroseg_db_pool_max_connections", "Most connections of the pool.", NULL);

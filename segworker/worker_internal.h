@@ -90,6 +90,9 @@ int worker_model_names(worker_t *w, char names[WORKER_MAX_MODELS][64]);
 /* ---- worker_job.c ---- */
 void *worker_slot_run(void *slot);
 int worker_busy_count(worker_t *w);
+/* Makes the model's counters of runs that completed and that failed, at 0: the first failure must be seen as a step,
+ * which a series that begins with it is not. */
+void worker_count_nothing(const char *model);
 
 /* ---- worker_watch.c ---- */
 void worker_watch(worker_t *w); /* called every second by the sweeper's thread */

@@ -29,6 +29,12 @@ static void register_metrics(void) {
     m_jobs = metrics_counter("spheroseg_jobs_total", "Attempts by how they ended.", "model,outcome");
 }
 
+void worker_count_nothing(const char *model) {
+    (void)pthread_once(&metrics_once, register_metrics);
+    metrics_add(m_jobs, (const char *const[]){model, "completed"}, 0);
+    metrics_add(m_jobs, (const char *const[]){model, "failed"}, 0);
+}
+
 static void observe_stage(const char *stage, double seconds) {
     metrics_observe(m_stage, (const char *const[]){stage}, seconds);
 }

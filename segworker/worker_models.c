@@ -106,6 +106,7 @@ static err_kind_t load_model(worker_t *w, const model_spec_t *spec, worker_model
         free(m);
         return rc;
     }
+    worker_count_nothing(spec->name);
     *out = m;
     return ERR_OK;
 }
