@@ -3,15 +3,18 @@
 #
 # usage: scripts/backup.sh [--to DIR] [--keep DAYS] [--no-base]
 #        scripts/backup.sh --serve
+#        scripts/backup.sh --fetch
 #        scripts/backup.sh --list
 #   --to DIR      folder of the backups (default: BACKUP_DIR; in containers the volume "backups")
 #   --keep DAYS   remove backups that are older (default BACKUP_KEEP_DAYS, 30); the newest always stays
 #   --no-base     only the dump: no return to a point in time from this backup
 #   --serve       go on for ever: receive what PostgreSQL writes as it writes it, copy new images every BACKUP_IMAGES_EVERY
 #                 seconds (60), make a backup daily at BACKUP_AT (02:00); this is what the service "backup" does
+#   --fetch       bring everything that the bucket has into the folder, which may be empty; then restore from there
 #   --list        what there is
 #
 # Backs up the installation of DATABASE_URL and STORAGE_DIR where these are set, else the system in containers.
+# BACKUP_URL=s3://BUCKET/PREFIX keeps a copy of everything in a bucket, with the daemons' S3_… settings.
 # BACKUP_PASSPHRASE_FILE encrypts (gpg, AES-256); in containers BACKUP_ENCRYPT=true does, with the secret backup_passphrase.
 # Exit status: 0 done, 1 failed (nothing unfinished is left behind), 2 usage.
 set -euo pipefail
@@ -23,6 +26,8 @@ set -euo pipefail
 . "$(dirname "$0")/lib/backup.sh"
 # shellcheck source-path=SCRIPTDIR source=lib/backup-containers.sh
 . "$(dirname "$0")/lib/backup-containers.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/backup-s3.sh
+. "$(dirname "$0")/lib/backup-s3.sh"
 
 to='' keep='' base=true what=backup arguments=()
 wrong_usage() {
@@ -35,6 +40,7 @@ while [ $# -gt 0 ]; do
         --keep) [[ ${2:-} =~ ^[1-9][0-9]{0,4}$ ]] || wrong_usage; keep=$2; arguments+=(--keep "$2"); shift ;;
         --no-base) base=false; arguments+=("$1") ;;
         --serve) what=serve ;;
+        --fetch) what=fetch; arguments+=("$1") ;;
         --list) what=list; arguments+=("$1") ;;
         -h | --help) print_help "$0"; exit 0 ;;
         *) wrong_usage ;;
@@ -58,6 +64,15 @@ if [ "$what" = list ]; then
         printf '%-28s %s  %s images, %s bytes%s\n' "$backup" "$(info_of "$backup" moment)" "$(info_of "$backup" images)" "$(info_of "$backup" bytes)" \
             "$([ ! -d "$BACKUP_ROOT/backups/$backup/base" ] || echo ', point in time')"
     done
+    exit 0
+fi
+if [ "$what" = fetch ]; then
+    bucket_wanted || die "set BACKUP_URL: s3://BUCKET/PREFIX"
+    open_folder "$to"
+    use_bucket
+    lock_folder "${BACKUP_WAIT:-300}"
+    fetch_from_bucket || die "the bucket could not be fetched: $s3_said"
+    say "$fetched_files files, $fetched_bytes bytes, from $BACKUP_URL in $BACKUP_ROOT; the newest backup is $(newest_backup)"
     exit 0
 fi
 [ -d "${STORAGE_DIR:-}" ] || die "STORAGE_DIR: '${STORAGE_DIR:-}' is not a folder"
@@ -91,6 +106,7 @@ list_files() {
     awk -F '\t' -v OFS='\t' '{ file[$1] = $0 } END { for (key in file) print file[key] }' "$work/before" "$work/files" | LC_ALL=C sort >"$work/backup/files.tsv"
     missing=0
     local key size sum
+    if images_elsewhere; then return 0; fi
     cut -f 1 "$work/backup/files.tsv" >"$work/keys"
     while IFS=$'\t' read -r key size sum; do
         if [ -e "$(object_path "$sum")" ] || [ -e "$(object_path "$sum").gpg" ]; then
@@ -102,6 +118,11 @@ list_files() {
     done < <(awk -F '\t' 'FILENAME == ARGV[1] { have[$1] = 1; next } !($1 in have)' "$work/keys" "$work/rows")
 }
 
+# throw_away PATH: of the folder; where there is a bucket it is written down, to be removed there, too.
+throw_away() {
+    if bucket_wanted; then (cd "$BACKUP_ROOT" && find "$1" -type f) >>"$BACKUP_ROOT/.gone"; fi
+    rm -rf "${BACKUP_ROOT:?}/$1"
+}
 prune() {
     local names name newest cut objects=0
     newest=$(newest_backup)
@@ -109,7 +130,7 @@ prune() {
     for name in $names; do
         cut=$(date -u -d "-$keep days" +%Y%m%dT%H%M%SZ)
         if [[ $name < $cut && $name != "$newest" ]]; then
-            rm -rf "$BACKUP_ROOT/backups/$name"
+            throw_away "backups/$name"
             say "removed $name: older than $keep days"
         fi
     done
@@ -118,7 +139,7 @@ prune() {
     for name in $(list_backups); do
         if [[ $name < $cut && $name != "$newest" && -d $BACKUP_ROOT/backups/$name/base ]]; then
             sed -i '/ base\//d' "$BACKUP_ROOT/backups/$name/SHA256SUMS"
-            rm -rf "$BACKUP_ROOT/backups/$name/base"
+            throw_away "backups/$name/base"
         fi
     done
     # Objects that no backup names; those of the last two days may be waiting for the next one.
@@ -127,7 +148,7 @@ prune() {
     find "$BACKUP_ROOT/objects" -type f -mmin +"${BACKUP_OBJECT_MINUTES:-2880}" -printf '%f\t%p\n' | sed 's/\.gpg\t/\t/' | LC_ALL=C sort |
         LC_ALL=C join -t $'\t' -v 1 - "$work/used" >"$work/unused"
     while IFS=$'\t' read -r name cut; do
-        rm -f "$cut"
+        throw_away "${cut#"$BACKUP_ROOT"/}"
         objects=$((objects + 1))
     done <"$work/unused"
     [ "$objects" -eq 0 ] || say "removed $objects images that no backup names any more"
@@ -148,7 +169,7 @@ prune_wal() { # what was written before the oldest base is of no use
         for file in "$system"[0-9A-F]*; do
             [ -e "$file" ] || continue
             name=$(basename "$file")
-            [[ ${name:0:24} < $oldest && $name != *.history* ]] && rm -f "$file"
+            [[ ${name:0:24} < $oldest && $name != *.history* ]] && throw_away "${file#"$BACKUP_ROOT"/}"
         done
     done
     return 0
@@ -156,6 +177,7 @@ prune_wal() { # what was written before the oldest base is of no use
 
 open_folder "$to"
 use_passphrase
+if bucket_wanted; then use_bucket; fi
 lock_folder "${BACKUP_WAIT:-300}"
 find "$BACKUP_ROOT" -maxdepth 1 -name '.work.*' -mmin +1440 -exec rm -rf {} + # of runs that were killed
 started=$(date +%s) name=$(date -u +%Y%m%dT%H%M%SZ)
@@ -178,6 +200,10 @@ printf 'started=%s\nseconds=%s\nbytes=%s\nimages=%s\nmissing=%s\nencrypted=%s\n'
     "$([ -n "$passphrase_file" ] && echo yes || echo no)" >>"$work/backup/info"
 finish_backup "$name"
 prune
+if bucket_wanted; then
+    copy_to_bucket all || die "the backup $name is in $BACKUP_ROOT, but not in the bucket: $s3_said"
+    say "$sent_files files, $sent_bytes bytes, sent to $BACKUP_URL"
+fi
 objects=$(find "$BACKUP_ROOT/objects" -type f -printf '%s\n' | awk '{ n += $1 } END { printf "%.0f", n }')
 cat >"$BACKUP_ROOT/metrics/.new" <<METRICS || die "cannot write to $BACKUP_ROOT/metrics"
 # HELP spheroseg_backup_success_timestamp_seconds When the last backup succeeded.

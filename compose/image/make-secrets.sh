@@ -65,6 +65,15 @@ for name in slack_url smtp_password; do
         place $prometheus_uid 400 "monitoring/$name"
 done
 
+# Likewise the key of a bucket (docker-compose.s3.yml): the daemons and the backups each have it as a file of theirs.
+for name in s3_access_key s3_secret_key; do
+    for place in "$app_uid app" "$postgres_uid backup"; do
+        # shellcheck disable=SC2086  # two words
+        set -- $place
+        { [ ! -s "$host/$name" ] || tr -d '\r\n' <"$host/$name"; } | place "$1" 440 "$2/$name"
+    done
+done
+
 grep '^user ' /usr/local/lib/spheroseg/redis-acl.conf | sed "s/@PASSWORD@/$redis/" | { # the file takes no comments
     cat
     printf 'user admin on >%s ~* &* +@all\n' "$redis_admin"

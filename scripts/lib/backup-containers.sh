@@ -20,7 +20,8 @@ in_container() {
     local user=$1 place=$2 script=$3 project image
     shift 3
     project=$(setting COMPOSE_PROJECT_NAME spheroseg)
-    image=$(setting BACKUP_IMAGE postgres:15-bookworm)
+    # Sending to a bucket needs curl, which PostgreSQL's own image has not: see compose/docker-compose.s3.yml.
+    image=$(setting BACKUP_IMAGE "$(if [ -n "$(setting BACKUP_URL)" ]; then echo spheroseg/backup:latest; else echo postgres:15-bookworm; fi)")
     need_docker
     docker network inspect "${project}_default" >/dev/null 2>&1 || die "the system $project does not run here: start its database first (docker-compose up -d postgres)"
     local options=(--rm -i --network "${project}_default" --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges:true
@@ -35,5 +36,10 @@ in_container() {
             -e DATABASE_URL_FILE=/run/spheroseg/app/database_url)
     fi
     options+=(-e BACKUP_PASSPHRASE_FILE=/run/spheroseg/backup/passphrase -e "BACKUP_ENCRYPT=$(setting BACKUP_ENCRYPT false)")
+    local name
+    for name in STORAGE_URL BACKUP_URL S3_ENDPOINT S3_REGION S3_PATH_STYLE; do
+        [ -z "$(setting $name)" ] || options+=(-e "$name=$(setting $name)")
+    done
+    options+=(-e S3_ACCESS_KEY_FILE=/run/spheroseg/backup/s3_access_key -e S3_SECRET_KEY_FILE=/run/spheroseg/backup/s3_secret_key)
     docker run "${options[@]}" "$image" "$@"
 }

@@ -8,6 +8,7 @@
 #                        SHA-256 of each image), base/ (for a point in time), info, SHA256SUMS
 #   wal/SYSTEM/          what PostgreSQL wrote since the oldest base/, by the cluster it belongs to
 #   index.tsv            what has been copied: key, size, time, SHA-256
+#   .sent .gone .partial…  what the bucket has, and what is to be removed there (backup-s3.sh)
 # Names under way begin with a dot and are renamed when they are whole. With a passphrase, the data of all of them ends
 # with .gpg.
 
@@ -136,8 +137,12 @@ unseal() { # unseal FILE: its content
 
 object_path() { printf '%s/objects/%s/%s' "$BACKUP_ROOT" "${1:0:2}" "$1"; }
 
+# Where the images are in a bucket themselves (STORAGE_URL), there is nothing to copy: its versions are their backup.
+images_elsewhere() { [ -n "${STORAGE_URL:-}" ]; }
+
 # Thumbnails and tiles are made again from the originals, so they are left out; so is what is not committed (.tmp).
 list_images() {
+    if images_elsewhere; then return 0; fi
     find "$STORAGE_DIR" -name '.?*' -prune -o -type d -name tiles -prune -o \
         -type f ! -name thumbnail.jpg ! -name undecodable -printf '%P\t%s\t%T@\n' | LC_ALL=C sort
 }

@@ -59,6 +59,7 @@ colour_compose() {
         export COLOUR=$colour VERSION=$version COMPOSE_PROJECT_NAME=$MAIN_PROJECT-$colour
         export COMPOSE_FILE=compose/docker-compose.yml:compose/docker-compose.colour.yml
         case $(setting COMPOSE_FILE) in *docker-compose.gpu.yml*) COMPOSE_FILE+=:compose/docker-compose.gpu.yml ;; esac
+        case $(setting COMPOSE_FILE) in *docker-compose.s3.yml*) COMPOSE_FILE+=:compose/docker-compose.s3.yml ;; esac
         compose "$@"
     )
 }

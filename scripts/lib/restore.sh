@@ -34,6 +34,9 @@ wrong_files() {
 # stays as it is. Leaves in $work/lost those that cannot be had.
 restore_files() {
     local dir=$BACKUP_ROOT/backups/$1 folder=$3 key size sum object
+    restored_files=0 all_files=0
+    : >"$work/lost"
+    if images_elsewhere; then return 0; fi
     sql "SELECT storage_key, byte_size, encode(sha256, 'hex') FROM images" "$2" >"$work/rows"
     LC_ALL=C sort -u -t $'\t' -k 1,1 "$dir/files.tsv" "$work/rows" >"$work/all"
     if LC_ALL=C grep -Evq $'^[a-z0-9_-][a-z0-9._-]*(/[a-z0-9_-][a-z0-9._-]*)*\t[0-9]+\t[0-9a-f]{64}$' "$work/all"; then

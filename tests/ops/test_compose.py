@@ -1,4 +1,5 @@
 """The compose files with the project's own images: start, scale, update while people work."""
+import hashlib
 import os
 import pathlib
 import sys
@@ -11,8 +12,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 import containers  # noqa: E402
 import images  # noqa: E402
+from api import WebSocket  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not containers.engine(), reason="no Docker engine runs here")
+DATA = pathlib.Path(os.environ.get("SPHEROSEG_DATA", containers.ROOT.parent / "shared/data"))
 IMAGES = int(os.environ.get("OPS_IMAGES", "200"))
 
 
@@ -25,27 +28,88 @@ def fixture_stack():
         s.down()
 
 
-class Visitor(threading.Thread):
-    """Looks at the site all the time and counts what goes wrong."""
+class Visitor:
+    """Looks at the site RATE times a second, on a new connection each time, and counts what goes wrong; and keeps WebSockets
+    open, each opened again when it ends, as a browser does."""
+    RATE, SHARES, SOCKETS = 25, 4, 3
 
-    def __init__(self, stack, person):
-        super().__init__(daemon=True)
-        self.stack, self.person, self.over = stack, person, threading.Event()
+    def __init__(self, person):
+        self.person, self.over, self.lock = person, threading.Event(), threading.Lock()
         self.sent, self.failed, self.gap, self.said = 0, 0, 0.0, []
+        self.heard, self.reopened, self.deaf = 0, 0, 0.0
+        self.began = self.last = time.monotonic()
+        self.took = 0.0
+        self.threads = [threading.Thread(target=self.look, args=(n,), daemon=True) for n in range(self.SHARES)]
+        self.threads += [threading.Thread(target=self.listen, daemon=True) for _ in range(self.SOCKETS)]
+        for thread in self.threads:
+            thread.start()
 
-    def run(self):
-        last = time.monotonic()
-        while not self.over.wait(0.05):
-            self.sent += 1
+    def look(self, n):
+        pause, turn = self.SHARES / self.RATE, time.monotonic() + n / self.RATE
+        while not self.over.wait(max(0.0, turn - time.monotonic())):
+            turn = max(turn + pause, time.monotonic() - pause)
+            problem = None
             try:
                 answer = self.person.get("/api/projects?limit=1", timeout=10)
-                if answer.status == 200:
-                    self.gap, last = max(self.gap, time.monotonic() - last), time.monotonic()
-                    continue
-                self.said.append(repr(answer))
+                if answer.status != 200:
+                    problem = repr(answer)
             except Exception as e:  # noqa: BLE001  whatever it is, a person would have seen it
-                self.said.append(repr(e))
-            self.failed += 1
+                problem = repr(e)
+            with self.lock:
+                self.sent += 1
+                now = time.monotonic()
+                if problem:
+                    self.failed += 1
+                    self.said.append(problem)
+                else:
+                    self.gap, self.last = max(self.gap, now - self.last), now
+
+    def listen(self):
+        lost, opened = time.monotonic(), False
+        while not self.over.is_set():
+            try:
+                socket = WebSocket(self.person, cookies=False, token=self.person.token)
+                if socket.status != 101:
+                    raise OSError(f"the WebSocket was refused with {socket.status}")
+                with self.lock:
+                    self.reopened += opened
+                    self.deaf = max(self.deaf, time.monotonic() - lost) if opened else self.deaf
+                opened = True
+                while not self.over.wait(0.2):
+                    socket.send({"type": "ping"})
+                    if socket.receive(10) is None:
+                        break
+                    lost = time.monotonic()
+                    with self.lock:
+                        self.heard += 1
+                socket.close()
+            except (OSError, EOFError, AssertionError):
+                self.over.wait(0.2)
+
+    def end(self):
+        """Stops, and says how it went."""
+        self.over.set()
+        for thread in self.threads:
+            thread.join(60)
+        self.took = self.took or time.monotonic() - self.began
+        return (f"{self.sent} requests ({self.sent / self.took:.0f} a second), {self.failed} failed, longest gap {self.gap:.2f} s; "
+                f"{self.SOCKETS} WebSockets, {self.heard} answers, opened again {self.reopened} times, within {self.deaf:.2f} s")
+
+
+def real_pictures(number):
+    """Photographs of cells where they are at hand (../shared/data, or SPHEROSEG_DATA), else drawn ones, and what they are."""
+    wanted = [("nuclei", "dsb2018", number * 8 // 10), ("nuclei", "bbbc039", 24), ("spheroid", "spheroid_single", 43),
+              ("phase_contrast", "usiigaci", 9)]
+    found = []
+    for model, name, most in wanted:
+        files = [f for f in sorted((DATA / name / "train").rglob("*")) if f.suffix in (".png", ".tif") and "mask" not in str(f.relative_to(DATA))]
+        found += [(model, f.name, f.read_bytes()) for f in files[:most]]
+    if len(found) >= number:
+        # So that each kind is among them.
+        found.sort(key=lambda entry: hashlib.sha256(entry[1].encode()).digest())
+        return found[:number], "real images"
+    drawn = [images.png(images.nuclei(width=256, height=256, count=12, seed=n)[0]) for n in range(number)]
+    return [("nuclei", f"drawn{n}.png", data) for n, data in enumerate(drawn)], f"DRAWN images ({DATA} has too few real ones)"
 
 
 def test_containers_are_hardened(stack):
@@ -71,30 +135,29 @@ def test_scale_and_update_while_people_work(stack):
     person = stack.client()
     person.register()
     project = person.post("/api/projects", {"title": "Plate"}).json["id"]
-    picture = images.png(images.nuclei(width=256, height=256, count=12, seed=7)[0])
-    visitor = Visitor(stack, person)
-    visitor.start()
+    pictures, kind = real_pictures(IMAGES)
+    visitor = Visitor(person)
     start = time.monotonic()
     try:
         jobs = []
-        for n in range(IMAGES):
-            answer = person.call("POST", f"/api/projects/{project}/images?name=i{n}.png", body=picture, headers={"Content-Type": "application/octet-stream"})
+        for n, (model, name, data) in enumerate(pictures):
+            answer = person.call("POST", f"/api/projects/{project}/images?name={name}", body=data, headers={"Content-Type": "application/octet-stream"})
             assert answer.status == 201, answer
-            answer = person.post(f"/api/images/{answer.json['id']}/segmentation", {"model": "nuclei"})
+            answer = person.post(f"/api/images/{answer.json['id']}/segmentation", {"model": model})
             assert answer.status == 202, answer
             jobs.append(answer.json["jobId"])
             if n == IMAGES // 4:
                 stack.script("scale.sh", "segworker", "4")
+        left = int(stack.sql("SELECT count(*) FROM jobs WHERE state <> 'completed'")[0][0])
         update = stack.script("rolling-update.sh", "test")
-        print(update.stderr)
-        containers.settled(stack, 600)
+        print(f"{left} jobs were unfinished when the update began\n{update.stderr}")
+        containers.settled(stack, 1200)
     finally:
-        visitor.over.set()
-    visitor.join()
+        said = visitor.end()
     states = stack.sql("SELECT state, count(*) FROM jobs GROUP BY 1")
     doubled = stack.sql("SELECT count(*) FROM (SELECT image_id FROM segmentations GROUP BY 1 HAVING count(*) > 1) x")
-    print(f"{IMAGES} images in {time.monotonic() - start:.0f} s, jobs {states}; requests {visitor.sent}, failed {visitor.failed}, "
-          f"longest gap {visitor.gap:.2f} s")
+    found = stack.sql("SELECT count(*), sum(object_count) FROM segmentations")
+    print(f"{IMAGES} {kind} in {time.monotonic() - start:.0f} s, jobs {states}, segmentations and objects {found}; {said}")
     assert states == [("completed", str(IMAGES))]
     assert doubled == [("0",)]
     assert visitor.failed == 0, visitor.said[:5]

@@ -60,11 +60,9 @@ def fixture_stack():
 def fixture_visitor(stack):
     person = stack.client()
     person.register()
-    v = Visitor(stack, person)
-    v.start()
+    v = Visitor(person)
     yield v
-    v.over.set()
-    v.join()
+    v.end()
 
 
 def serves(stack):
@@ -82,18 +80,30 @@ def serves(stack):
 
 def settle(visitor, what):
     containers.wait_until(lambda: visitor.sent > 50, 60, "fifty requests")  # a step may be over sooner
-    visitor.over.set()
-    visitor.join()
-    print(f"{what}: {visitor.sent} requests, {visitor.failed} failed, longest gap {visitor.gap:.2f} s")
+    print(f"{what}: {visitor.end()}")
     assert visitor.sent > 50 and visitor.failed == 0, visitor.said[:5]
+    assert visitor.heard > 0 and visitor.deaf < 30
 
 
 def test_first_and_second_deployment_under_load(stack, visitor):
-    for colour in ("blue", "green"):
-        done = stack.script("deploy-production.sh", "test", "--skip-backup")
+    for colour, options in (("blue", []), ("green", ["--skip-backup"])):  # the first with its backup
+        done = stack.script("deploy-production.sh", "test", *options)
         assert stack.active() == f"gateway-{colour}" and stack.state("step") == "finished", done.stdout
     settle(visitor, "two deployments")
     assert serves(stack)
+    kept = stack.script("backup.sh", "--list").stdout
+    print(kept)
+    assert len(kept.splitlines()) >= 1 and stack.state("result") == "deployed"
+
+
+def test_a_backup_that_fails_stops_the_deployment(stack, visitor):
+    """Nothing is migrated without a backup: unless told to, it goes no further."""
+    nowhere = stack.dir / "not-a-folder"
+    nowhere.write_text("")
+    done = stack.script("deploy-production.sh", "test", check=False, BACKUP_DIR=str(nowhere))
+    assert done.returncode == 1 and "the backup failed" in done.stdout, done.stdout + done.stderr
+    assert stack.active() == "gateway-green" and stack.state("result") == "rolled back"
+    settle(visitor, "a backup that fails")
 
 
 def test_dry_run_changes_nothing(stack):
@@ -130,7 +140,7 @@ def test_two_deployments_at_once(stack):
 
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_in_a_step(stack, visitor, step):
-    argv = [containers.ROOT / "scripts/deploy-production.sh", "test", "--skip-backup"]
+    argv = [containers.ROOT / "scripts/deploy-production.sh", "test", *([] if step == "backup" else ["--skip-backup"])]
     (stack.deploy_dir / "state").write_text("step=finished\nversion=test\n")
     deployment = subprocess.Popen([str(a) for a in argv], env=stack.env, start_new_session=True, stdout=subprocess.DEVNULL,
                                   stderr=subprocess.DEVNULL)

@@ -84,3 +84,31 @@ setup() {
     [ "$status" -eq 1 ]
     [[ $output == *"there is no backup 'latest'"* ]]
 }
+
+@test "a bucket that cannot be meant is refused before anything is written" {
+    mkdir "$BATS_TEST_TMPDIR/storage"
+    export STORAGE_DIR=$BATS_TEST_TMPDIR/storage DATABASE_URL=$url S3_ACCESS_KEY=a S3_SECRET_KEY=b
+    for bucket in s3://X s3://ab http://bucket s3:// "s3://bucket/a b"; do
+        BACKUP_URL=$bucket run "$scripts/backup.sh" --to "$BATS_TEST_TMPDIR/b"
+        [ "$status" -eq 1 ]
+        [[ $output == *"BACKUP_URL must be"* ]]
+    done
+    BACKUP_URL=s3://bucket S3_ENDPOINT=bucket.example.org run "$scripts/backup.sh" --to "$BATS_TEST_TMPDIR/b"
+    [[ $status -eq 1 && $output == *"S3_ENDPOINT must be"* ]]
+    BACKUP_URL=s3://bucket S3_SECRET_KEY='' run "$scripts/backup.sh" --to "$BATS_TEST_TMPDIR/b"
+    [[ $status -eq 1 && $output == *"S3_SECRET_KEY"* ]]
+    run "$scripts/backup.sh" --fetch --to "$BATS_TEST_TMPDIR/b"
+    [[ $status -eq 1 && $output == *"set BACKUP_URL"* ]]
+}
+
+@test "the key of a bucket is on no command line" {
+    mkdir "$BATS_TEST_TMPDIR/bin"
+    printf '#!/bin/sh\nprintf "%%s\\n" "$*" >>"%s/seen"\nprintf 500\n' "$BATS_TEST_TMPDIR" >"$BATS_TEST_TMPDIR/bin/curl"
+    chmod +x "$BATS_TEST_TMPDIR/bin/curl"
+    PATH=$BATS_TEST_TMPDIR/bin:$PATH DATABASE_URL=$url BACKUP_URL=s3://bucket S3_ACCESS_KEY=nameofkey S3_SECRET_KEY=keyitself \
+        run "$scripts/backup.sh" --fetch --to "$BATS_TEST_TMPDIR/b"
+    [[ $status -eq 1 && $output == *500* ]]
+    [ -s "$BATS_TEST_TMPDIR/seen" ]
+    ! grep -E 'nameofkey|keyitself' "$BATS_TEST_TMPDIR/seen"
+    [ -z "$(find "$BATS_TEST_TMPDIR/b" -name '.work*')" ]
+}
