@@ -28,4 +28,8 @@ printf 'redis://spheroseg:%s@%s/0' "$(cat "$dir/redis_password")" "${REDIS_HOST:
     grep '^user ' "$REPO_ROOT/proto/redis-acl.conf" | sed "s/@PASSWORD@/$(cat "$dir/redis_password")/"
     printf 'user admin on >%s ~* &* +@all\n' "$(cat "$dir/redis_admin_password")"
 } | place redis_users.acl
+# Of a bucket (components/s3), where there is one; nobody can make these up.
+for name in s3_access_key s3_secret_key; do
+    [ -e "$dir/$name" ] || : >"$dir/$name"
+done
 say "kubectl apply -k ${overlay#"$PWD/"}"

@@ -13,7 +13,7 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
 SCHEMAS = pathlib.Path(os.environ.get("SPHEROSEG_BUILD", ROOT / "build")).resolve() / "k8s-schemas"
-OVERLAYS = ("dev", "prod", "gpu")
+OVERLAYS = ("dev", "prod", "gpu", "prod-s3")
 needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
 pytestmark = needs_kubectl
 
@@ -25,6 +25,11 @@ def fixture_tree(tmp_path_factory):
     shutil.copytree(ROOT / "k8s", tree, ignore=shutil.ignore_patterns("secrets"))
     for overlay in ("dev", "prod"):
         subprocess.run([ROOT / "k8s/secrets.sh", tree / "overlays" / overlay], check=True, capture_output=True)
+    bucket = tree / "overlays/prod-s3"  # as somebody would write it who has one
+    bucket.mkdir()
+    (bucket / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nnamespace: spheroseg\n"
+        "resources: [../prod]\ncomponents: [../../components/s3]\n")
     return tree
 
 
@@ -67,7 +72,9 @@ def of(objects, kind, name):
 
 
 def pods(objects):
-    return [(o["metadata"]["name"], o["spec"]["template"]["spec"]) for o in objects if o["kind"] in ("Deployment", "StatefulSet")]
+    """Name and specification of every pod; those of jobs, which end by themselves, are not asked how they are."""
+    return ([(o["metadata"]["name"], o["spec"]["template"]["spec"]) for o in objects if o["kind"] in ("Deployment", "StatefulSet")] +
+            [(o["metadata"]["name"], o["spec"]["jobTemplate"]["spec"]["template"]["spec"]) for o in objects if o["kind"] == "CronJob"])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -99,7 +106,7 @@ def test_every_pod_is_restricted(objects, overlay):
             own = container["securityContext"]
             assert own["readOnlyRootFilesystem"] and not own["allowPrivilegeEscalation"] and own["capabilities"] == {"drop": ["ALL"]}
             assert container["resources"]["limits"]["memory"] and container["resources"]["requests"]["cpu"]
-            assert container["readinessProbe"] and container["livenessProbe"]
+            assert pod.get("restartPolicy") == "Never" or container["readinessProbe"] and container["livenessProbe"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -158,6 +165,37 @@ def test_scaling_kills_no_work(objects, overlay):
     assert "replicas" not in deployment["spec"], "KEDA and the manifest would fight about the number"
     gateway = of(objects[overlay], "Deployment", "gateway")["spec"]["template"]["spec"]
     assert gateway["terminationGracePeriodSeconds"] >= 20 + 5
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_backup_every_night(objects, overlay):
+    """It reads the images and changes none, one runs at a time, and it reaches the database."""
+    job = of(objects[overlay], "CronJob", "backup")["spec"]
+    assert job["concurrencyPolicy"] == "Forbid" and job["schedule"] == "0 2 * * *"
+    pod = job["jobTemplate"]["spec"]["template"]
+    mounts = {m["name"]: m for m in pod["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts["storage"]["readOnly"] and not mounts["backups"].get("readOnly")
+    policies = {o["metadata"]["name"]: o["spec"] for o in objects[overlay] if o["kind"] == "NetworkPolicy"}
+    name = pod["metadata"]["labels"]["app.kubernetes.io/name"]
+    for policy, end in (("to-servers", policies["to-servers"]["podSelector"]), ("servers", policies["servers"]["ingress"][0]["from"][0]["podSelector"])):
+        assert name in end["matchExpressions"][0]["values"], policy
+
+
+def test_a_bucket_reaches_everybody_who_needs_it(objects):
+    all_of = objects["prod-s3"]
+    for name, pod in pods(all_of):
+        container = pod["containers"][0]
+        given = {e["name"]: e.get("value") for e in container.get("env", [])}
+        for source in container.get("envFrom", []):
+            given.update(of(all_of, "ConfigMap", source["configMapRef"]["name"])["data"])
+        if name in ("gateway", "segworker", "backup"):
+            assert given["STORAGE_URL"].startswith("s3://") and given["S3_SECRET_KEY_FILE"] == "/run/secrets/s3/s3_secret_key", name
+        else:
+            assert not [n for n in given if n.startswith("S3_")], name
+        assert ("BACKUP_URL" in given) == (name == "backup")
+    policies = {o["metadata"]["name"]: o["spec"] for o in all_of if o["kind"] == "NetworkPolicy"}
+    assert policies["to-bucket"]["egress"][0]["ports"] == [{"protocol": "TCP", "port": 443}]
+    assert "to-bucket" not in {o["metadata"]["name"] for o in objects["prod"]}
 
 
 def test_gpu_workers_have_one_gpu(objects):
