@@ -5,6 +5,8 @@
 #   --since TIME   10m, 2h, or a date (default 1h)
 #   --level        only lines of this level and worse (lines of servers that have none are always shown)
 #   --json         as the daemons wrote them
+#
+# Exit status: 0 shown, 1 nothing of that runs, 2 usage.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib/common.sh
 . "$(dirname "$0")/lib/common.sh"

@@ -54,7 +54,9 @@ elif "$REPO_ROOT/scripts/fix-permissions.sh" --dry-run "$secrets" >/dev/null 2>&
 else
     bad "secrets in $secrets are readable by others: run scripts/fix-permissions.sh"
 fi
-free=$(df -Pk "$(docker info -f '{{.DockerRootDir}}' 2>/dev/null || echo /)" | awk 'NR == 2 { print int($4 / 1024) }')
+root=$(docker info -f '{{.DockerRootDir}}' 2>/dev/null) || root=''
+[ -d "$root" ] || root=/ # an engine on another computer
+free=$(df -Pk "$root" | awk 'NR == 2 { print int($4 / 1024) }')
 if [ "$free" -ge 5120 ]; then ok "disk: $free MiB free"; else bad "disk: $free MiB free, 5120 wanted"; fi
 for service in postgres redis nginx; do
     id=$(main_ids $service | head -n 1)

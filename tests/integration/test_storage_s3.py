@@ -45,8 +45,8 @@ def signature(method, path, query, headers, signed, digest, stamp, scope):
 class Gate(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, upstream):
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, upstream, address="127.0.0.1"):
+        super().__init__((address, 0), Handler)
         self.upstream, self.lock = upstream, threading.Lock()
         self.faults, self.seen, self.damage = [], [], False
         threading.Thread(target=self.serve_forever, daemon=True).start()

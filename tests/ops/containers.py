@@ -1,4 +1,5 @@
 """A whole system in containers, for the tests of what operators do: own project name, own ports, removed at the end."""
+import json
 import os
 import pathlib
 import re
@@ -30,7 +31,7 @@ def engine():
 
 
 def build_images(version):
-    """Both images from the last commit (what is not committed is not shipped)."""
+    """The images from the last commit (what is not committed is not shipped)."""
     with tempfile.TemporaryDirectory() as context:
         archive = subprocess.run(["git", "archive", "HEAD"], cwd=ROOT, capture_output=True, check=True).stdout
         subprocess.run(["tar", "-x", "-C", context], input=archive, check=True)
@@ -38,6 +39,14 @@ def build_images(version):
         for target in ("gateway", "segworker"):
             run("docker", "build", "-q", "-f", "compose/Dockerfile", "--target", target, "--build-arg", f"VERSION={commit}",
                 "-t", f"spheroseg/{target}:{version}", ".", cwd=context, timeout=2400, env=dict(os.environ, DOCKER_BUILDKIT="0"))
+        run("docker", "build", "-q", "-f", "compose/Dockerfile.backup", "--build-arg", f"VERSION={commit}", "-t", f"spheroseg/backup:{version}", ".",
+            cwd=context, timeout=1200, env=dict(os.environ, DOCKER_BUILDKIT="0"))
+
+
+def bridge_address():
+    """Where containers reach this computer."""
+    bridge = json.loads(run("docker", "network", "inspect", "bridge").stdout)[0]["IPAM"]["Config"][0]
+    return bridge.get("Gateway") or bridge["Subnet"].rsplit(".", 1)[0] + ".1"
 
 
 class Containers:

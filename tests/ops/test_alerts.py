@@ -86,8 +86,7 @@ class Watched(containers.Containers):
     def __init__(self):
         super().__init__(f"spheroseg-ops-alerts-{os.getpid()}", ("docker-compose.yml", "docker-compose.monitoring.yml"))
         self.dir.chmod(0o755)
-        bridge = json.loads(containers.run("docker", "network", "inspect", "bridge").stdout)[0]["IPAM"]["Config"][0]
-        address = bridge.get("Gateway") or bridge["Subnet"].rsplit(".", 1)[0] + ".1"
+        address = containers.bridge_address()
         self.told = receivers.Receivers(address, LOGIN)
         self.disk = small_disk(self.dir / "disk")
         self.prometheus = f"http://127.0.0.1:{free_port()}"

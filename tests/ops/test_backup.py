@@ -21,7 +21,7 @@ import containers  # noqa: E402
 import images  # noqa: E402
 from containers import ROOT, free_port, run, wait_until  # noqa: E402
 from harness import _pg_bin  # noqa: E402
-from test_storage_s3 import BUCKET, KEY, SECRET, fixture_gate  # noqa: E402, F401  a local S3 server, and a gate that checks signatures
+from test_storage_s3 import BUCKET, KEY, SECRET, Gate, fixture_gate  # noqa: E402, F401  a local S3 server, and a gate that checks signatures
 
 ACCOUNT = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
 
@@ -414,14 +414,22 @@ class System(containers.Containers):
 
 
 @pytest.fixture(scope="module", name="system")
-def fixture_system():
+def fixture_system(gate):
     if not containers.engine():
         pytest.skip("no Docker engine runs here")
-    s = System("spheroseg-ops-backup", BACKUP_IMAGES_EVERY="2", BACKUP_ENCRYPT="true")
+    near = Gate(gate.upstream, containers.bridge_address())
+    s = System("spheroseg-ops-backup", ("docker-compose.yml", "docker-compose.s3.yml"), BACKUP_IMAGES_EVERY="2", BACKUP_ENCRYPT="true",
+               BACKUP_IMAGE="spheroseg/backup:test", BACKUP_URL=f"s3://{BUCKET}/containers",
+               S3_ENDPOINT=f"http://{near.server_address[0]}:{near.server_port}")
+    secrets = s.secrets_from_host()
+    (secrets / "s3_access_key").write_text(KEY + "\n")
+    (secrets / "s3_secret_key").write_text(SECRET + "\n")
     try:
         yield s.up()
     finally:
         s.down()
+        near.shutdown()
+        near.server_close()
 
 
 def test_containers_destroyed_and_brought_back(system):
@@ -450,6 +458,15 @@ def test_containers_destroyed_and_brought_back(system):
     drill = system.script("restore-drill.sh", "--point-in-time").stdout
     print(drill)
     assert " images=4 lost_images=0 " in drill and " point_in_time_seconds=-" not in drill
+
+    assert "sent to s3://" in said  # and another computer needs nothing but the bucket, the key and the passphrase
+    elsewhere = system.dir / "elsewhere"
+    elsewhere.mkdir()
+    os.chown(elsewhere, 999, 10001)
+    print(system.script("backup.sh", "--fetch", "--to", elsewhere).stderr)
+    drill = system.script("restore-drill.sh", "--from", elsewhere).stdout
+    print(drill)
+    assert " images=4 lost_images=0 " in drill
 
     base = [line.split()[0] for line in system.script("backup.sh", "--list").stdout.splitlines()][-1]
     late = images.png(images.nuclei(width=256, height=256, count=12, seed=99)[0])
