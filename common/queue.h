@@ -12,6 +12,7 @@
 
 #include "config.h"
 #include "err.h"
+#include "job_choice.h"
 #include "pg.h"
 #include "rds.h"
 
@@ -28,6 +29,8 @@ typedef struct {
     char model[64];
     double threshold;         /* NaN: the model's own */
     bool detect_holes;
+    job_choice_t choice;
+    bool choice_unknown;      /* the row's options are none that this program knows: the job must not be run */
     int priority, attempt, max_attempts;
     char token[65];           /* fences this claim */
     char storage_key[256];    /* of the image */

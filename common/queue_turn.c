@@ -139,6 +139,8 @@ static void fill_claim(const PGresult *rows, int i, queue_claim_t *out) {
     copy_column(out->storage_key, sizeof out->storage_key, rows, i, "storage_key");
     out->threshold = pg_get_real(rows, i, "threshold", NAN);
     out->detect_holes = pg_get_bool(rows, i, "detect_holes");
+    err_t ignored;
+    out->choice_unknown = job_choice_parse_text(pg_get(rows, i, "options"), &out->choice, &ignored) != ERR_OK;
     out->priority = (int)pg_get_int(rows, i, "priority", 5);
     out->attempt = (int)pg_get_int(rows, i, "attempt", 1);
     out->max_attempts = (int)pg_get_int(rows, i, "max_attempts", 1);

@@ -15,6 +15,7 @@
 #include "common/geometry/polygon.h"
 
 #define RESULT_RECIPE_SIZE 160
+#define RESULT_OPTIONS_SIZE 1024
 #define RESULT_MAX_STAGES 12
 
 typedef struct {
@@ -31,7 +32,8 @@ typedef struct {
     int32_t *labels; /* width*height, 0 = background; may be NULL */
     char note[256];  /* words for the person, e.g. "only page 1 of 3 was used"; may be empty */
     char model[64], model_version[32], model_sha256[65];
-    char recipe[RESULT_RECIPE_SIZE]; /* program and settings, see store.h; "" = not to be reused */
+    char recipe[RESULT_RECIPE_SIZE];   /* program and settings, see store.h; "" = not to be reused */
+    char options[RESULT_OPTIONS_SIZE]; /* what else was chosen or held, see store.h; "" = {} */
     double threshold;
     bool detect_holes;
     int64_t min_area, max_area, max_hole_area; /* px; max_area 0 = no limit */

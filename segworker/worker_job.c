@@ -10,6 +10,7 @@
 
 #include "common/log.h"
 #include "common/timeutil.h"
+#include "segworker/pipeline/options.h"
 #include "segworker/pipeline/store.h"
 #include "segworker/worker_internal.h"
 
@@ -19,6 +20,8 @@ typedef struct {
     worker_t *w;
     worker_slot_t *slot;
     queue_claim_t *claim;
+    job_options_t asked;
+    char options[RESULT_OPTIONS_SIZE]; /* as they hold for this run, see options_write */
 } run_context_t;
 
 static pthread_once_t metrics_once = PTHREAD_ONCE_INIT;
@@ -87,13 +90,37 @@ static bool on_cancelled(void *arg) {
 
 /* ---- one job ---- */
 
+/* What was asked for, and what follows from it with this model. */
+static err_kind_t settle_options(run_context_t *x, const worker_model_t *m, err_t *err) {
+    const queue_claim_t *c = x->claim;
+    run_options_t settled;
+    buf_t text;
+    if (c->choice_unknown) {
+        return err_set(err, ERR_UNAVAILABLE, "options_unknown",
+                       "The worker does not know an option of this job. It may have to be updated.", NULL);
+    }
+    x->asked = options_asked(c->threshold, c->detect_holes, &c->choice);
+    err_kind_t rc = options_settle(&m->spec, &x->asked, &settled, err);
+    if (rc != ERR_OK) {
+        return rc;
+    }
+    buf_init(&text, sizeof x->options - 1);
+    options_write(&settled, &c->choice.plane, &text);
+    if (text.failed) {
+        rc = err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to segment the image.", NULL);
+    } else {
+        (void)snprintf(x->options, sizeof x->options, "%s", text.data);
+    }
+    buf_free(&text);
+    return rc;
+}
+
 static err_kind_t segment(run_context_t *x, worker_model_t *m, result_t *result, err_t *err) {
     const config_t *cfg = x->w->cfg;
     char path[4096];
     const pipeline_params_t params = {
-        .threshold = x->claim->threshold,
-        .detect_holes = x->claim->detect_holes,
-        .page = 0,
+        .options = &x->asked,
+        .plane = &x->claim->choice.plane,
         .limits = {.max_pixels = cfg->max_image_pixels,
                    .max_decoded_bytes = cfg->max_decoded_bytes,
                    .max_pages = (int32_t)cfg->max_image_pages},
@@ -109,6 +136,7 @@ static err_kind_t segment(run_context_t *x, worker_model_t *m, result_t *result,
     if (rc == ERR_OK) {
         rc = pipeline_run(m->pipeline, path, &params, &callbacks, result, err);
         (void)snprintf(result->recipe, sizeof result->recipe, "%s", m->recipe);
+        (void)snprintf(result->options, sizeof result->options, "%s", x->options);
         storage_local_release(x->w->storage, path);
     }
     return rc;
@@ -118,6 +146,7 @@ static err_kind_t segment(run_context_t *x, worker_model_t *m, result_t *result,
  * not be used; the image is then segmented as ever. */
 static bool use_earlier(run_context_t *x, const worker_model_t *m, int *objects) {
     const store_key_t key = {.recipe = m->recipe,
+                             .options = x->options,
                              .threshold = isnan(x->claim->threshold) ? m->spec.threshold : x->claim->threshold};
     bool found = false;
     err_t err = {0};
@@ -234,14 +263,17 @@ static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
     log_event(LOG_INFO, "job started", "jobId", c->id, "imageId", c->image_id, "model", c->model, NULL);
     observe_stage("queue", c->waited_s);
     int objects = 0;
-    if (use_earlier(&x, m, &objects)) {
+    err_kind_t rc = settle_options(&x, m, &err);
+    if (rc == ERR_OK && use_earlier(&x, m, &objects)) {
         end_well(&x, objects, before, true);
         return;
     }
-    slot_computes(slot, true);
-    err_kind_t rc = segment(&x, m, &result, &err);
-    slot_computes(slot, false);
-    report_to_breaker(w, c, rc);
+    if (rc == ERR_OK) {
+        slot_computes(slot, true);
+        rc = segment(&x, m, &result, &err);
+        slot_computes(slot, false);
+        report_to_breaker(w, c, rc);
+    }
     if (rc == ERR_OK) {
         rc = store(&x, &result, &err);
     }

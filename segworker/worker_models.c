@@ -13,6 +13,7 @@
 
 #include "common/breaker.h"
 #include "common/log.h"
+#include "segworker/pipeline/options.h"
 #include "segworker/worker_internal.h"
 
 static int threads_per_run(const config_t *cfg) {
@@ -239,17 +240,23 @@ void worker_reload_models(worker_t *w) {
 
 static err_kind_t register_model(worker_t *w, const model_spec_t *s, err_t *err) {
     char *manifest = NULL;
+    buf_t offer;
     err_kind_t rc = models_manifest(s, &manifest, err);
     if (rc != ERR_OK) {
         return rc;
     }
-    const char *params[] = {s->name, s->version, s->title, s->description, s->sha256, manifest};
+    buf_init(&offer, 4096);
+    options_write_offer(s, &offer);
+    const char *params[] = {
+        s->name, s->version, s->title, s->description, s->sha256, manifest, offer.failed ? "{}" : offer.data};
     rc = pg_query(w->pg,
-                  "INSERT INTO models (name, version, title, description, sha256, manifest) "
-                  "VALUES ($1, $2, $3, $4, $5, $6::jsonb) ON CONFLICT (name) DO UPDATE SET version = $2, title = $3, "
-                  "description = $4, sha256 = $5, manifest = $6::jsonb, seen_at = now()",
-                  6, params, NULL, err);
+                  "INSERT INTO models (name, version, title, description, sha256, manifest, options) "
+                  "VALUES ($1, $2, $3, $4, $5, $6::jsonb, $7::jsonb) ON CONFLICT (name) DO UPDATE SET version = $2, "
+                  "title = $3, description = $4, sha256 = $5, manifest = $6::jsonb, options = $7::jsonb, "
+                  "seen_at = now()",
+                  7, params, NULL, err);
     free(manifest);
+    buf_free(&offer);
     if (rc == ERR_OK && !w->cfg->breaker_enabled) {
         rc = breaker_forget(w->rds, s->name, err); /* what was open when the operator switched it off */
     }

@@ -72,7 +72,7 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $(BUILD)/fuzz-obj/libcommon.a
 $(BUILD)/fuzz/fuzz_ws_frame: EXTRA_FUZZ_SRC := gateway/ws_frame.c
 $(BUILD)/fuzz/fuzz_proxy: EXTRA_FUZZ_SRC := gateway/proxy.c
 $(BUILD)/fuzz/fuzz_request: EXTRA_FUZZ_SRC := $(addprefix gateway/,http.c http_reply.c idempotency.c proxy.c routes/route_util.c \
-  routes/submit.c routes/submit_bounds.c)
+  routes/submit.c routes/submit_bounds.c routes/submit_plane.c)
 $(BUILD)/fuzz/fuzz_model_manifest: EXTRA_FUZZ_SRC := segworker/models.c segworker/model_net.c segworker/bioimage.c \
   segworker/yaml_tree.c $(wildcard segworker/classical/*.c) segworker/pipeline/smooth.c segworker/pipeline/components.c -lyaml
 $(BUILD)/fuzz/fuzz_multipart: EXTRA_FUZZ_SRC := $(wildcard gateway/multipart.c)

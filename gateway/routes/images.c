@@ -26,7 +26,7 @@ enum { LIVE_MAX = 64, LIVE_MS = 250 };
     "LEFT JOIN segmentations s ON s.id = i.current_segmentation_id "
 #define IMAGE_COLUMNS                                                                                                  \
     "i.id, i.project_id, i.name, i.format, i.byte_size, encode(i.sha256, 'hex') AS sha256, i.width, i.height, "        \
-    "i.bit_depth, i.channels, i.pages, i.pixel_size_um, " ROUTE_TIME(                                                  \
+    "i.bit_depth, i.channels, i.pages, i.plane_channels, i.slices, i.times, i.pixel_size_um, " ROUTE_TIME(             \
         "i.created_at") " AS created_at, "                                                                             \
                         "s.object_count AS result_objects"
 
@@ -50,6 +50,14 @@ cJSON *image_json(queue_t *q, const PGresult *res, int row, bool live) {
     add_count(json, res, row, "bitDepth", "bit_depth");
     add_count(json, res, row, "channels", "channels");
     add_count(json, res, row, "pages", "pages");
+    if (pg_get(res, row, "plane_channels")) {
+        cJSON *planes = cJSON_AddObjectToObject(json, "planes");
+        add_count(planes, res, row, "channels", "plane_channels");
+        add_count(planes, res, row, "slices", "slices");
+        add_count(planes, res, row, "times", "times");
+    } else {
+        cJSON_AddNullToObject(json, "planes");
+    }
     const double pixel = pg_get_real(res, row, "pixel_size_um", NAN);
     if (isfinite(pixel)) {
         cJSON_AddNumberToObject(json, "pixelSizeUm", pixel);

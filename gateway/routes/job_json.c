@@ -11,7 +11,8 @@
 const char *const JOB_COLUMNS =
     "j.id AS job_id, j.project_id AS job_project_id, j.image_id AS job_image_id, i.name AS job_image_name, "
     "j.state AS job_state, j.seq AS job_seq, j.stage AS job_stage, j.priority AS job_priority, j.model AS job_model, "
-    "j.threshold AS job_threshold, j.detect_holes AS job_detect_holes, j.attempt AS job_attempt, "
+    "j.threshold AS job_threshold, j.detect_holes AS job_detect_holes, j.options AS job_options, j.attempt AS "
+    "job_attempt, "
     "j.max_attempts AS job_max_attempts, j.error_code AS job_error_code, j.error_message AS job_error_message, "
     "j.object_count AS job_object_count, " ROUTE_TIME("j.created_at") " AS job_created_at, " ROUTE_TIME(
         "j.started_at") " AS job_started_at, " ROUTE_TIME("j.finished_at") " AS job_finished_at";
@@ -72,6 +73,8 @@ cJSON *job_json(queue_t *q, const PGresult *res, int row, bool live) {
     cJSON_AddStringToObject(json, "model", model);
     add_number(json, "threshold", pg_get_real(res, row, "job_threshold", NAN));
     cJSON_AddBoolToObject(json, "detectHoles", pg_get_bool(res, row, "job_detect_holes"));
+    const char *options = pg_get(res, row, "job_options");
+    cJSON_AddRawToObject(json, "options", options ? options : "{}");
     cJSON_AddNumberToObject(json, "attempt", (double)pg_get_int(res, row, "job_attempt", 0));
     cJSON_AddNumberToObject(json, "maxAttempts", (double)pg_get_int(res, row, "job_max_attempts", 3));
     add_number(json, "position", position >= 0 ? position : NAN);

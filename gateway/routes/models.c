@@ -49,6 +49,10 @@ static cJSON *model_json(const PGresult *res, int row, const cJSON *status) {
     } else {
         cJSON_Delete(parsed);
     }
+    const char *options = pg_get(res, row, "options");
+    if (options && strcmp(options, "{}") != 0) {
+        cJSON_AddRawToObject(json, "options", options);
+    }
     cJSON_AddBoolToObject(json, "paused", pg_get_bool(res, row, "paused"));
     if (status) {
         cJSON_AddBoolToObject(json, "available", is_offered(status, name));
@@ -57,7 +61,7 @@ static cJSON *model_json(const PGresult *res, int row, const cJSON *status) {
 }
 
 #define MODEL_COLUMNS                                                                                                  \
-    "name, version, title, description, sha256, paused, manifest->'scores' AS scores, CASE WHEN "                      \
+    "name, version, title, description, sha256, paused, options, manifest->'scores' AS scores, CASE WHEN "             \
     "jsonb_typeof(manifest#>'{postprocess,threshold}') = 'number' THEN "                                               \
     "(manifest#>>'{postprocess,threshold}')::float8 END AS threshold"
 

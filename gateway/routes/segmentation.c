@@ -22,6 +22,7 @@ static cJSON *segmentation_json(const PGresult *res) {
     route_add_text(json, "modelSha256", pg_get(res, 0, "model_sha256"));
     cJSON_AddNumberToObject(json, "threshold", pg_get_real(res, 0, "threshold", 0));
     cJSON_AddBoolToObject(json, "detectHoles", pg_get_bool(res, 0, "detect_holes"));
+    cJSON_AddRawToObject(json, "options", pg_get(res, 0, "options"));
     cJSON_AddNumberToObject(json, "width", (double)pg_get_int(res, 0, "width", 0));
     cJSON_AddNumberToObject(json, "height", (double)pg_get_int(res, 0, "height", 0));
     cJSON_AddNumberToObject(json, "objectCount", (double)pg_get_int(res, 0, "object_count", 0));
@@ -36,7 +37,8 @@ static err_kind_t image_result(http_request_t *req, err_t *err) {
     err_kind_t kind = pg_query(
         req->gw->pg,
         "SELECT s.id, i.id AS image_id, s.job_id, s.model, s.model_version, s.model_sha256, s.threshold, "
-        "s.detect_holes, s.width, s.height, s.object_count, s.note, s.cached_from IS NOT NULL AS cached, " ROUTE_TIME(
+        "s.detect_holes, s.options, s.width, s.height, s.object_count, s.note, s.cached_from IS NOT NULL AS "
+        "cached, " ROUTE_TIME(
             "s.created_at") " AS created_at "
                             "FROM images i JOIN projects p ON p.id = i.project_id LEFT JOIN segmentations s ON s.id = "
                             "i.current_segmentation_id WHERE i.id = $1 AND p.owner_id = $2",

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/buf.h"
 #include "common/log.h"
 #include "route_util.h"
 #include "submit_bounds.h"
@@ -17,7 +18,29 @@
 enum { BATCH_MAX = 10000 };
 
 void submit_defaults(submit_request_t *sr) {
-    *sr = (submit_request_t){.priority = 5, .model = NULL, .threshold = NAN, .detect_holes = -1};
+    *sr = (submit_request_t){.priority = 5,
+                             .model = NULL,
+                             .threshold = NAN,
+                             .detect_holes = -1,
+                             .choice = JOB_CHOICE_DEFAULT,
+                             .options = "{}"};
+}
+
+static err_kind_t parse_options(const cJSON *body, submit_request_t *sr, err_t *err) {
+    buf_t text;
+    err_kind_t kind = job_choice_parse(cJSON_GetObjectItemCaseSensitive(body, "options"), &sr->choice, err);
+    if (kind != ERR_OK) {
+        return kind;
+    }
+    buf_init(&text, sizeof sr->options - 1);
+    job_choice_write(&sr->choice, &text);
+    if (text.failed) {
+        kind = err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", NULL);
+    } else {
+        snprintf(sr->options, sizeof sr->options, "%s", text.data);
+    }
+    buf_free(&text);
+    return kind;
 }
 
 err_kind_t submit_parse(const cJSON *body, submit_request_t *sr, err_t *err) {
@@ -33,6 +56,9 @@ err_kind_t submit_parse(const cJSON *body, submit_request_t *sr, err_t *err) {
     }
     if (kind == ERR_OK) {
         kind = route_field_bool(body, "detectHoles", &given, &holes, err);
+    }
+    if (kind == ERR_OK) {
+        kind = parse_options(body, sr, err);
     }
     sr->priority = (int)priority;
     sr->detect_holes = given ? holes : -1;
@@ -65,6 +91,8 @@ err_kind_t submit_check(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
         "SELECT COALESCE($3, p.default_model) AS wanted, "
         "EXISTS (SELECT 1 FROM models) AS any_model, "
         "EXISTS (SELECT 1 FROM models m WHERE m.name = COALESCE($3, p.default_model)) AS known, "
+        "EXISTS (SELECT 1 FROM models m WHERE m.name = COALESCE($3, p.default_model) AND m.options ? 'augments' AND "
+        "NOT m.options->'augments' ? $5::text) AS refused, "
         "(SELECT string_agg(f.name, ', ' ORDER BY f.name) FROM (SELECT name FROM models ORDER BY name LIMIT 8) f) AS "
         "offered, "
         "(SELECT count(*) FROM (SELECT 1 FROM jobs WHERE user_id = $1 AND state IN ('queued', 'active', 'delayed') "
@@ -74,7 +102,9 @@ err_kind_t submit_check(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
     char limit[24]; /* 0: not counted */
     snprintf(limit, sizeof limit, "%lld", far ? 0LL : (long long)bound + 1);
     PGresult *res = NULL;
-    err_kind_t kind = pg_exec(conn, sql, 4, (const char *const[]){user_id, project_id, sr->model, limit}, &res, err);
+    const char *augment = sr->choice.augment > 0 ? job_choice_augments[sr->choice.augment] : NULL;
+    err_kind_t kind =
+        pg_exec(conn, sql, 5, (const char *const[]){user_id, project_id, sr->model, limit, augment}, &res, err);
     if (kind != ERR_OK) {
         return kind;
     }
@@ -89,6 +119,10 @@ err_kind_t submit_check(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
     } else if (pg_get(res, 0, "wanted") && !pg_get_bool(res, 0, "known")) {
         kind = err_setf(err, ERR_INVALID, "model_unknown", "There is no model \"%.63s\". There are: %.150s.",
                         pg_get(res, 0, "wanted"), pg_get(res, 0, "offered"));
+    } else if (pg_get_bool(res, 0, "refused")) {
+        kind =
+            err_setf(err, ERR_INVALID, "model_option_refused",
+                     "options.augment cannot be \"%s\" with the model \"%.63s\".", augment, pg_get(res, 0, "wanted"));
     } else if (!far && pg_get_int(res, 0, "mine", 0) + wanted > bound) {
         kind = err_setf(
             err, ERR_LIMIT, "queue_full_user",
@@ -155,9 +189,9 @@ static err_kind_t insert_one(gateway_t *gw, pg_conn_t *conn, const char *user_id
         "WITH pick AS (SELECT i.id, i.project_id, p.default_threshold, p.detect_holes, " SUBMIT_MODEL_FOR(
             "$3") " AS model FROM images i JOIN projects p ON p.id = i.project_id WHERE i.id = $2), "
                   "ins AS (INSERT INTO jobs (user_id, project_id, image_id, model, threshold, detect_holes, priority, "
-                  "max_attempts) SELECT $1::uuid, pick.project_id, pick.id, pick.model, "
+                  "max_attempts, options) SELECT $1::uuid, pick.project_id, pick.id, pick.model, "
                   "COALESCE($4::float8, pick.default_threshold), COALESCE($5::boolean, pick.detect_holes), $6::int, "
-                  "$7::int FROM pick" SUBMIT_ON_CONFLICT "RETURNING id, image_id, project_id, model), "
+                  "$7::int, $8::jsonb FROM pick" SUBMIT_ON_CONFLICT "RETURNING id, image_id, project_id, model), "
                   "upd AS (UPDATE images SET latest_job_id = ins.id FROM ins WHERE images.id = ins.image_id) "
                   "SELECT id, image_id, project_id, model FROM ins";
     insert_texts_t t = {0};
@@ -168,9 +202,10 @@ static err_kind_t insert_one(gateway_t *gw, pg_conn_t *conn, const char *user_id
                                   isnan(sr->threshold) ? NULL : t.threshold,
                                   sr->detect_holes < 0 ? NULL : (sr->detect_holes ? "true" : "false"),
                                   t.priority,
-                                  t.attempts};
+                                  t.attempts,
+                                  sr->options};
     PGresult *res = NULL;
-    err_kind_t kind = pg_exec(conn, sql, 7, params, &res, err);
+    err_kind_t kind = pg_exec(conn, sql, 8, params, &res, err);
     *inserted = kind == ERR_OK && PQntuples(res) == 1;
     if (*inserted) {
         take_inserted(res, user_id, sr, out);
@@ -197,16 +232,11 @@ err_kind_t submit_image(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
     return err_set(err, ERR_UNAVAILABLE, "image_busy", "The image's jobs change too fast. Please try again.", NULL);
 }
 
-/* The images a batch is about, as a query with $1 project, $2 ids or NULL, $3 only those without a result. */
-#define BATCH_IMAGES                                                                                                   \
-    "SELECT i.id FROM images i WHERE i.project_id = $1 AND ($2::uuid[] IS NULL OR i.id = ANY ($2::uuid[])) AND "       \
-    "(NOT $3::boolean OR i.current_segmentation_id IS NULL)"
-
 /* How many images are meant, how many of them have an unfinished job, and whether all the ids are the project's. */
 static err_kind_t batch_count(pg_conn_t *conn, const char *project_id, const char *uuid_array, int distinct_ids,
                               bool only_missing, int64_t *meant, int64_t *busy, err_t *err) {
     static const char sql[] =
-        "WITH want AS (" BATCH_IMAGES ") SELECT (SELECT count(*) FROM want) AS meant, "
+        "WITH want AS (" SUBMIT_IMAGES ") SELECT (SELECT count(*) FROM want) AS meant, "
         "(SELECT count(*) FROM want w JOIN jobs j ON j.image_id = w.id AND j.state IN ('queued', 'active', 'delayed')) "
         "AS busy, (SELECT count(*) FROM images i WHERE i.project_id = $1 AND i.id = ANY ($2::uuid[])) AS known";
     PGresult *res = NULL;
@@ -232,14 +262,14 @@ err_kind_t submit_batch(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
      * (submit_group_sql.c). Times differ by a microsecond each, so that the oldest image comes first wherever jobs are
      * put in order. */
     static const char sql[] =
-        "WITH b AS (SELECT gen_random_uuid() AS id), want AS (" BATCH_IMAGES " AND NOT EXISTS (SELECT 1 FROM jobs j "
+        "WITH b AS (SELECT gen_random_uuid() AS id), want AS (" SUBMIT_IMAGES " AND NOT EXISTS (SELECT 1 FROM jobs j "
         "WHERE j.image_id = i.id AND j.state IN ('queued', 'active', 'delayed')) ORDER BY i.created_at, i.id LIMIT "
         "10000 FOR NO KEY UPDATE OF i), ins AS (INSERT INTO jobs (user_id, project_id, image_id, batch_id, model, "
         "threshold, detect_holes, "
-        "priority, max_attempts, created_at) SELECT $4::uuid, i.project_id, i.id, b.id, " SUBMIT_MODEL_FOR(
+        "priority, max_attempts, options, created_at) SELECT $4::uuid, i.project_id, i.id, b.id, " SUBMIT_MODEL_FOR(
             "$5") ", "
                   "COALESCE($6::float8, p.default_threshold), COALESCE($7::boolean, p.detect_holes), $8::int, $9::int, "
-                  "now() + "
+                  "$10::jsonb, now() + "
                   "row_number() OVER (ORDER BY i.created_at, i.id) * interval '1 microsecond' FROM b, want w JOIN "
                   "images i ON "
                   "i.id = w.id JOIN projects p ON p.id = i.project_id" SUBMIT_ON_CONFLICT "RETURNING id, image_id), "
@@ -253,6 +283,9 @@ err_kind_t submit_batch(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
     }
     const int64_t wanted = meant - busy < BATCH_MAX ? meant - busy : BATCH_MAX;
     kind = submit_check(gw, conn, user_id, project_id, sr, (int)wanted, err);
+    if (kind == ERR_OK) {
+        kind = submit_check_plane(conn, project_id, uuid_array, only_missing, sr, err);
+    }
     if (kind != ERR_OK) {
         return kind;
     }
@@ -266,9 +299,10 @@ err_kind_t submit_batch(gateway_t *gw, pg_conn_t *conn, const char *user_id, con
                                   isnan(sr->threshold) ? NULL : t.threshold,
                                   sr->detect_holes < 0 ? NULL : (sr->detect_holes ? "true" : "false"),
                                   t.priority,
-                                  t.attempts};
+                                  t.attempts,
+                                  sr->options};
     PGresult *res = NULL;
-    kind = pg_exec(conn, sql, 9, params, &res, err);
+    kind = pg_exec(conn, sql, 10, params, &res, err);
     if (kind == ERR_OK) {
         snprintf(out->batch_id, sizeof out->batch_id, "%s", pg_get(res, 0, "batch_id"));
         out->accepted = (int)pg_get_int(res, 0, "accepted", 0);

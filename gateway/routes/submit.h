@@ -13,6 +13,8 @@ typedef struct {
     const char *model; /* NULL: the project's default, else the model that fits best by its name */
     double threshold;  /* NaN: the project's default, else the model's own */
     int detect_holes;  /* 0, 1, or -1: as the project says */
+    job_choice_t choice;
+    char options[JOB_CHOICE_TEXT_MAX]; /* the choice in its canonical form */
 } submit_request_t;
 
 typedef struct {
@@ -23,13 +25,20 @@ typedef struct {
 
 /* The defaults: priority 5 and everything else as the project says. */
 void submit_defaults(submit_request_t *sr);
-/* Fields of SegmentRequest; model points into the JSON. ERR_INVALID "field_invalid". */
+/* Fields of SegmentRequest; model points into the JSON. ERR_INVALID "field_invalid", "field_unknown". */
 ERR_MUST err_kind_t submit_parse(const cJSON *body, submit_request_t *sr, err_t *err);
 
 /* May `wanted` more jobs of this user be accepted for the project? ERR_LIMIT "queue_full_user", ERR_UNAVAILABLE
- * "queue_full", ERR_UNAVAILABLE "no_model_available", ERR_INVALID "model_unknown" (422) with what there is. */
+ * "queue_full", ERR_UNAVAILABLE "no_model_available", ERR_INVALID "model_unknown" (422) with what there is, ERR_INVALID
+ * "model_option_refused" (422) for a test-time augmentation that the model does not take. */
 ERR_MUST err_kind_t submit_check(gateway_t *gw, pg_conn_t *conn, const char *user_id, const char *project_id,
                                  const submit_request_t *sr, int wanted, err_t *err);
+
+/* Does each image have the plane that was chosen? uuid_array and only_missing as for submit_batch. What the database
+ * does not know of an image (it is older than that column) the worker finds out. ERR_INVALID "image_no_such_plane"
+ * (422) names the field, its range and an image. */
+ERR_MUST err_kind_t submit_check_plane(pg_conn_t *conn, const char *project_id, const char *uuid_array,
+                                       bool only_missing, const submit_request_t *sr, err_t *err);
 
 /* Inserts the job of one image, inside the caller's transaction or as a statement of its own. An unfinished job of the
  * image is returned instead. submit_check has passed. ERR_NOT_FOUND when the image is not there (any more). */

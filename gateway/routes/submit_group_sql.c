@@ -33,8 +33,9 @@ enum { LEAST = 12 };
 /* In the order of their images: two groups with images in common then wait for each other in one direction only. */
 #define INSERT                                                                                                         \
     "ins AS (INSERT INTO jobs (id, user_id, project_id, image_id, model, threshold, detect_holes, priority, "          \
-    "max_attempts, enqueued_at) SELECT id, user_id, project_id, image_id, chosen, "                                    \
-    "COALESCE(threshold, default_threshold), COALESCE(holes, detect_holes), priority, $8::int, now() FROM pick "       \
+    "max_attempts, enqueued_at, options) SELECT id, user_id, project_id, image_id, chosen, "                           \
+    "COALESCE(threshold, default_threshold), COALESCE(holes, detect_holes), priority, $8::int, now(), "                \
+    "COALESCE(options, '{}') FROM pick "                                                                               \
     "ORDER BY image_id" SUBMIT_ON_CONFLICT "RETURNING id, image_id, project_id, model), "                              \
     "upd AS (UPDATE images SET latest_job_id = ins.id FROM ins WHERE images.id = ins.image_id), "                      \
     "lane AS (INSERT INTO pushes (gateway, lane, at, ids) SELECT $9, $10::int, now(), array_agg(id) FROM ins "         \
@@ -43,19 +44,19 @@ enum { LEAST = 12 };
 
 #define WANT(arrays, names)                                                                                            \
     "WITH want AS MATERIALIZED (SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::float8[], "   \
-    "$6::boolean[], $7::int[]" arrays ") AS w(id, user_id, image_id, model, threshold, holes, priority" names          \
-    ") WHERE id IS NOT NULL), "
+    "$6::boolean[], $7::int[], $11::jsonb[]" arrays                                                                    \
+    ") AS w(id, user_id, image_id, model, threshold, holes, priority, options" names ") WHERE id IS NOT NULL), "
 
 static const char sql_plain[] = WANT("", "") PICK("") INSERT "SELECT id, project_id, model FROM ins";
 
 /* A key that somebody else writes at this moment makes the statement fail, and each of the group goes by itself. */
-static const char sql_keys[] = WANT(", $11::text[], $12::text[], $13::text[]", ", key, what, body")
+static const char sql_keys[] = WANT(", $12::text[], $13::text[], $14::text[]", ", key, what, body")
     PICK(" AND NOT EXISTS (SELECT 1 FROM idempotency_keys k WHERE k.user_id = w.user_id AND k.key = w.key)") INSERT
     ", kept AS (INSERT INTO idempotency_keys (user_id, key, method_path, status, body) "
     "SELECT w.user_id, w.key, w.what, 202, w.body FROM ins JOIN want w ON w.id = ins.id WHERE w.key IS NOT NULL) "
     "SELECT id, project_id, model FROM ins";
 
-enum { IDS, USERS, IMAGES, MODELS, THRESHOLDS, HOLES, PRIORITIES, KEYS, WHATS, BODIES, COLUMNS };
+enum { IDS, USERS, IMAGES, MODELS, THRESHOLDS, HOLES, PRIORITIES, OPTIONS, KEYS, WHATS, BODIES, COLUMNS };
 
 /* One element of an array, quoted; NULL when text is. */
 static void put_text(buf_t *b, const char *text) {
@@ -88,6 +89,7 @@ static void put_item(buf_t column[COLUMNS], const submit_item_t *item, bool keys
     buf_puts(&column[HOLES], sr->detect_holes < 0 ? "NULL" : sr->detect_holes ? "t" : "f");
     (void)snprintf(number, sizeof number, "%d", sr->priority);
     buf_puts(&column[PRIORITIES], number);
+    put_text(&column[OPTIONS], strcmp(sr->options, "{}") == 0 ? NULL : sr->options);
     if (keys) {
         submit_body(&item->job, -1, body);
         put_text(&column[KEYS], item->key.key);
@@ -175,11 +177,12 @@ err_kind_t submit_group_write(gateway_t *gw, submit_item_t **items, int n, const
                                       attempts,
                                       gateway_id,
                                       lane_text,
+                                      column[OPTIONS].data,
                                       column[KEYS].data,
                                       column[WHATS].data,
                                       column[BODIES].data};
         PGresult *res = NULL;
-        kind = pg_query(gw->pg, keys ? sql_keys : sql_plain, keys ? 13 : 10, params, &res, err);
+        kind = pg_query(gw->pg, keys ? sql_keys : sql_plain, keys ? 14 : 11, params, &res, err);
         if (kind == ERR_OK) {
             take_rows(res, items, n);
         }

@@ -43,6 +43,11 @@ static err_kind_t check_image(http_request_t *req, pg_conn_t *conn, const submit
         const int wanted = pg_get_bool(res, 0, "busy") ? 0 : 1;
         kind = submit_check(req->gw, conn, req->user.id, pg_get(res, 0, "id"), sr, wanted, err);
     }
+    if (kind == ERR_OK && job_choice_has_plane(&sr->choice)) {
+        char ids[48];
+        (void)snprintf(ids, sizeof ids, "{%s}", req->params[0]);
+        kind = submit_check_plane(conn, pg_get(res, 0, "id"), ids, false, sr, err);
+    }
     PQclear(res);
     return kind;
 }
@@ -87,7 +92,9 @@ static err_kind_t accept_alone(http_request_t *req, submit_one_t *s, err_t *err)
 
 static err_kind_t accept(http_request_t *req, submit_one_t *s, err_t *err) {
     const config_t *cfg = req->gw->cfg;
-    if (submit_bounds_far(NULL, cfg->max_queued_total, 1) &&
+    /* What has to be looked up about the image or the model goes by itself. */
+    const bool plain = !job_choice_has_plane(&s->sr->choice) && s->sr->choice.augment <= 0;
+    if (plain && submit_bounds_far(NULL, cfg->max_queued_total, 1) &&
         submit_bounds_far(req->user.id, cfg->max_queued_per_user, 1)) {
         submit_item_t item = {.user_id = req->user.id, .image_id = req->params[0], .request = s->sr, .key = s->key};
         submit_group_run(req->gw, &item);

@@ -15,4 +15,9 @@
 /* Two triggers of one image at the same time meet at the index jobs_one_unfinished_per_image. */
 #define SUBMIT_ON_CONFLICT " ON CONFLICT (image_id) WHERE state IN ('queued', 'active', 'delayed') DO NOTHING "
 
+/* The images a request is about, as a query with $1 project, $2 ids or NULL, $3 only those without a result. */
+#define SUBMIT_IMAGES                                                                                                  \
+    "SELECT i.id FROM images i WHERE i.project_id = $1 AND ($2::uuid[] IS NULL OR i.id = ANY ($2::uuid[])) AND "       \
+    "(NOT $3::boolean OR i.current_segmentation_id IS NULL)"
+
 #endif

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "common/hash.h"
-#include "common/image/image.h"
+#include "common/image/region.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/uuid.h"
@@ -138,9 +138,33 @@ void upload_end(upload_t *u) {
     free(u);
 }
 
-static err_kind_t insert_image(upload_t *u, pg_conn_t *conn, const image_info_t *info, const char *name,
-                               const char *sha_hex, const submit_request_t *submit, submit_result_t *job, err_t *err) {
+/* What is known of the file. */
+typedef struct {
+    image_info_t info;
+    image_layout_t layout; /* of its planes */
+} contents_t;
+
+static err_kind_t look_into(const char *path, const image_limits_t *limits, contents_t *c, err_t *err) {
+    image_reader_t *reader = NULL;
+    err_kind_t kind = image_probe(path, limits, &c->info, err);
+    if (kind == ERR_OK) {
+        kind = image_open(path, limits, &reader, err);
+    }
+    if (kind == ERR_OK) {
+        c->layout = image_reader_layout(reader);
+    }
+    image_close(reader);
+    return kind;
+}
+
+static err_kind_t insert_image(upload_t *u, pg_conn_t *conn, const contents_t *c, const char *name, const char *sha_hex,
+                               const submit_request_t *submit, submit_result_t *job, err_t *err) {
+    const image_info_t *info = &c->info;
     char size[24], width[16], height[16], depth[16], channels[16], pages[16], pixel[32];
+    char plane_channels[16], slices[16], times[16];
+    snprintf(plane_channels, sizeof plane_channels, "%d", c->layout.channels);
+    snprintf(slices, sizeof slices, "%d", c->layout.slices);
+    snprintf(times, sizeof times, "%d", c->layout.times);
     snprintf(size, sizeof size, "%lld", (long long)u->size);
     snprintf(width, sizeof width, "%d", info->width);
     snprintf(height, sizeof height, "%d", info->height);
@@ -150,17 +174,30 @@ static err_kind_t insert_image(upload_t *u, pg_conn_t *conn, const image_info_t 
     /* TIFF keeps resolutions as fractions that readers hold in single precision: 0.65 comes as 0.6499998. */
     snprintf(pixel, sizeof pixel, "%.6g", info->pixel_size_um);
     const bool has_pixel = info->pixel_size_um > 0 && info->pixel_size_um < 1e9;
-    const char *const params[] = {
-        u->image_id, u->project_id, name,  image_format_name(info->format), size, sha_hex, u->key, width, height,
-        depth,       channels,      pages, has_pixel ? pixel : NULL};
+    const char *const params[] = {u->image_id,
+                                  u->project_id,
+                                  name,
+                                  image_format_name(info->format),
+                                  size,
+                                  sha_hex,
+                                  u->key,
+                                  width,
+                                  height,
+                                  depth,
+                                  channels,
+                                  pages,
+                                  has_pixel ? pixel : NULL,
+                                  plane_channels,
+                                  slices,
+                                  times};
     err_kind_t kind = check_room(u->gw, conn, u->user_id, u->project_id, true, err);
     if (kind == ERR_OK) {
         kind =
             pg_exec(conn,
                     "INSERT INTO images (id, project_id, name, format, byte_size, sha256, storage_key, width, height, "
-                    "bit_depth, channels, pages, pixel_size_um) VALUES ($1, $2, $3, $4, $5, decode($6, 'hex'), $7, $8, "
-                    "$9, $10, $11, $12, $13)",
-                    13, params, NULL, err);
+                    "bit_depth, channels, pages, pixel_size_um, plane_channels, slices, times) VALUES ($1, $2, $3, $4, "
+                    "$5, decode($6, 'hex'), $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+                    16, params, NULL, err);
     }
     if (kind == ERR_OK && submit) {
         kind = submit_check(u->gw, conn, u->user_id, u->project_id, submit, 1, err);
@@ -186,7 +223,7 @@ static bool row_may_exist(upload_t *u) {
 }
 
 /* The row, in one transaction. *keep_file: the row is there or may be. */
-static err_kind_t commit_image(upload_t *u, const image_info_t *info, const char *name, const char *sha_hex,
+static err_kind_t commit_image(upload_t *u, const contents_t *contents, const char *name, const char *sha_hex,
                                const submit_request_t *submit, submit_result_t *job, bool *keep_file, err_t *err) {
     pg_conn_t *conn = NULL;
     *keep_file = false;
@@ -196,7 +233,7 @@ static err_kind_t commit_image(upload_t *u, const image_info_t *info, const char
     }
     bool committing = false;
     if (kind == ERR_OK) {
-        kind = insert_image(u, conn, info, name, sha_hex, submit, job, err);
+        kind = insert_image(u, conn, contents, name, sha_hex, submit, job, err);
         if (kind == ERR_OK) {
             committing = true;
             kind = pg_commit(conn, err);
@@ -241,7 +278,7 @@ err_kind_t upload_finish(upload_t *u, const char *name, size_t name_len, const s
     const image_limits_t limits = {.max_pixels = u->gw->cfg->max_image_pixels,
                                    .max_decoded_bytes = u->gw->cfg->max_decoded_bytes,
                                    .max_pages = (int32_t)u->gw->cfg->max_image_pages};
-    image_info_t info = {0};
+    contents_t contents = {0};
     char clean[NAMES_ROOM], sha_hex[HASH_SHA256_HEX_SIZE];
     uint8_t sha[HASH_SHA256_SIZE];
     submit_result_t job = {0};
@@ -250,7 +287,7 @@ err_kind_t upload_finish(upload_t *u, const char *name, size_t name_len, const s
     err_kind_t kind = u->size > 0 ? storage_put_flush(u->put, err)
                                   : err_set(err, ERR_INVALID, "image_empty", "The file is empty.", NULL);
     if (kind == ERR_OK) {
-        kind = image_probe(storage_put_path(u->put), &limits, &info, err);
+        kind = look_into(storage_put_path(u->put), &limits, &contents, err);
     }
     if (kind == ERR_OK) {
         if (!hash_sha256_end(u->sha, sha)) {
@@ -263,14 +300,14 @@ err_kind_t upload_finish(upload_t *u, const char *name, size_t name_len, const s
         kind = storage_put_commit(u->put, err);
         u->put = NULL;
         if (kind == ERR_OK) {
-            kind = commit_image(u, &info, clean, sha_hex, submit, &job, &keep_file, err);
+            kind = commit_image(u, &contents, clean, sha_hex, submit, &job, &keep_file, err);
             err_t ignored = {0};
             if (!keep_file && storage_delete(u->gw->storage, u->key, &ignored) != ERR_OK) {
                 log_error(LOG_WARN, "the file of a refused upload was left behind", &ignored);
             }
         }
     }
-    count_outcome(image_format_name(info.format), kind, u->size);
+    count_outcome(image_format_name(contents.info.format), kind, u->size);
     if (kind == ERR_OK) {
         memcpy(image_id, u->image_id, 37);
         announce(u, &job);

@@ -1,6 +1,7 @@
 /* See options.h. */
 #include "segworker/pipeline/options.h"
 
+#include <inttypes.h>
 #include <math.h>
 
 static int64_t own_or(int64_t asked, int64_t own) {
@@ -35,6 +36,34 @@ err_kind_t options_settle(const model_spec_t *spec, const job_options_t *asked, 
                         "Test-time augmentation cannot be used with the model \"%.60s\": %s.", spec->name, why);
     }
     return ERR_OK;
+}
+
+job_options_t options_asked(double threshold, bool detect_holes, const job_choice_t *choice) {
+    return (job_options_t){.threshold = threshold,
+                           .detect_holes = detect_holes,
+                           .max_hole_area = choice->max_hole_area,
+                           .min_area = choice->min_area,
+                           .max_area = choice->max_area,
+                           .tta = choice->augment};
+}
+
+void options_write(const run_options_t *o, const image_select_t *plane, buf_t *out) {
+    buf_printf(out, "{\"minArea\":%" PRId64 ",\"maxArea\":%" PRId64 ",\"maxHoleArea\":%" PRId64 ",\"augment\":\"%s\"",
+               o->min_area, o->max_area, o->max_hole_area, model_tta_name(o->tta));
+    job_choice_write_plane(plane, out);
+    buf_puts(out, "}");
+}
+
+void options_write_offer(const model_spec_t *spec, buf_t *out) {
+    const bool labels = spec->output == MODEL_OUTPUT_LABELS, star = spec->output == MODEL_OUTPUT_STAR_CONVEX;
+    buf_printf(out, "{\"minArea\":%" PRId64 ",\"maxHoleArea\":%" PRId64 ",\"augment\":\"%s\",\"augments\":[",
+               spec->min_area, spec->max_hole_area, model_tta_name(spec->net.tta));
+    for (int i = 0; job_choice_augments[i]; i++) {
+        if (!model_tta_refused(&spec->net, labels, star, (model_tta_t)i)) {
+            buf_printf(out, "%s\"%s\"", i > 0 ? "," : "", job_choice_augments[i]);
+        }
+    }
+    buf_puts(out, "]}");
 }
 
 static int64_t shrink(int64_t area, double factor) {

@@ -7,7 +7,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/buf.h"
 #include "common/err.h"
+#include "common/job_choice.h"
 #include "segworker/models.h"
 
 /* As asked for: NaN and negative numbers mean the model's own value. */
@@ -34,6 +36,16 @@ typedef struct {
 /* ERR_INVALID "threshold_out_of_range", "option_invalid". */
 ERR_MUST err_kind_t options_settle(const model_spec_t *spec, const job_options_t *asked, run_options_t *out,
                                    err_t *err);
+
+/* What was asked for with a job; threshold may be NaN. */
+job_options_t options_asked(double threshold, bool detect_holes, const job_choice_t *choice);
+
+/* What holds for a run besides threshold and holes, and the plane, as a JSON object (proto/openapi.yaml, JobOptions)
+ * that is the same text for the same values: part of the key under which results are reused. */
+void options_write(const run_options_t *o, const image_select_t *plane, buf_t *out);
+
+/* What may be chosen for jobs of the model, and its own values, as JSON (proto/openapi.yaml, Model.options). */
+void options_write_offer(const model_spec_t *spec, buf_t *out);
 
 /* The same for an image that is reduced by `factor`: areas shrink with it. */
 run_options_t options_reduced(const run_options_t *o, double factor);

@@ -139,13 +139,14 @@ static err_kind_t insert_segmentation(pg_conn_t *conn, const queue_claim_t *c, c
                             height,
                             count,
                             r->note,
-                            r->recipe};
+                            r->recipe,
+                            r->options[0] ? r->options : "{}"};
     PGresult *res = NULL;
     err_kind_t rc = pg_exec(conn,
                             "INSERT INTO segmentations (image_id, job_id, attempt, model, model_version, model_sha256, "
-                            "threshold, detect_holes, width, height, object_count, note, recipe) "
-                            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING id",
-                            13, params, &res, err);
+                            "threshold, detect_holes, width, height, object_count, note, recipe, options) "
+                            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id",
+                            14, params, &res, err);
     if (rc == ERR_OK) {
         (void)snprintf(id, JOB_ID_LEN, "%s", pg_get(res, 0, "id"));
         PQclear(res);
@@ -243,16 +244,18 @@ static err_kind_t find_earlier(pg_conn_t *conn, const queue_claim_t *c, const st
                                err_t *err) {
     char threshold[32];
     (void)snprintf(threshold, sizeof threshold, "%.17g", key->threshold);
-    const char *params[] = {c->image_id, c->model, key->recipe, threshold, c->detect_holes ? "t" : "f"};
+    const char *params[] = {
+        c->image_id, c->model, key->recipe, threshold, c->detect_holes ? "t" : "f", key->options ? key->options : "{}"};
     PGresult *res = NULL;
-    err_kind_t rc = pg_exec(
-        conn,
-        "SELECT s.id, s.object_count FROM images mine JOIN projects mp ON mp.id = mine.project_id "
-        "JOIN images i ON i.sha256 = mine.sha256 AND i.byte_size = mine.byte_size "
-        "JOIN projects p ON p.id = i.project_id AND p.owner_id = mp.owner_id "
-        "JOIN segmentations s ON s.image_id = i.id WHERE mine.id = $1 AND s.model = $2 AND s.recipe = $3 "
-        "AND s.recipe <> '' AND s.threshold = $4 AND s.detect_holes = $5 ORDER BY s.created_at DESC, s.id LIMIT 1",
-        5, params, &res, err);
+    err_kind_t rc =
+        pg_exec(conn,
+                "SELECT s.id, s.object_count FROM images mine JOIN projects mp ON mp.id = mine.project_id "
+                "JOIN images i ON i.sha256 = mine.sha256 AND i.byte_size = mine.byte_size "
+                "JOIN projects p ON p.id = i.project_id AND p.owner_id = mp.owner_id "
+                "JOIN segmentations s ON s.image_id = i.id WHERE mine.id = $1 AND s.model = $2 AND s.recipe = $3 "
+                "AND s.recipe <> '' AND s.threshold = $4 AND s.detect_holes = $5 AND s.options = $6::jsonb "
+                "ORDER BY s.created_at DESC, s.id LIMIT 1",
+                6, params, &res, err);
     id[0] = '\0';
     if (rc == ERR_OK && PQntuples(res) == 1) {
         (void)snprintf(id, JOB_ID_LEN, "%s", pg_get(res, 0, "id"));
@@ -272,12 +275,13 @@ static err_kind_t repeat_earlier(pg_conn_t *conn, const queue_claim_t *c, const 
     (void)snprintf(attempt, sizeof attempt, "%d", c->attempt);
     const char *params[] = {c->image_id, c->id, attempt, earlier};
     PGresult *res = NULL;
-    err_kind_t rc = pg_exec(conn,
-                            "INSERT INTO segmentations (image_id, job_id, attempt, model, model_version, model_sha256, "
-                            "threshold, detect_holes, width, height, object_count, note, recipe, cached_from) "
-                            "SELECT $1, $2, $3, model, model_version, model_sha256, threshold, detect_holes, width, "
-                            "height, object_count, note, recipe, id FROM segmentations WHERE id = $4 RETURNING id",
-                            4, params, &res, err);
+    err_kind_t rc =
+        pg_exec(conn,
+                "INSERT INTO segmentations (image_id, job_id, attempt, model, model_version, model_sha256, "
+                "threshold, detect_holes, width, height, object_count, note, recipe, options, cached_from) "
+                "SELECT $1, $2, $3, model, model_version, model_sha256, threshold, detect_holes, width, "
+                "height, object_count, note, recipe, options, id FROM segmentations WHERE id = $4 RETURNING id",
+                4, params, &res, err);
     *whole = rc == ERR_OK && PQntuples(res) == 1;
     if (*whole) {
         (void)snprintf(id, sizeof id, "%s", pg_get(res, 0, "id"));

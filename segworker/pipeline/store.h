@@ -20,8 +20,9 @@ ERR_MUST err_kind_t store_commit(queue_t *q, pg_pool_t *pg, const char *worker_i
 
 /* What besides the image's bytes, the model's name and the handling of holes decides a result. */
 typedef struct {
-    const char *recipe; /* version of the program and checksum of the model and its settings */
-    double threshold;   /* as used, never NaN */
+    const char *recipe;  /* version of the program and checksum of the model and its settings */
+    double threshold;    /* as used, never NaN */
+    const char *options; /* the other settings as used and the plane, see options_write; NULL = {} */
 } store_key_t;
 
 /* Takes over the newest earlier result of the same bytes, key and owner, if there is one, as store_commit would have
