@@ -26,7 +26,7 @@ function event(change: Partial<JobEvent> = {}): JobEvent {
 
 function image(change: Partial<Image> = {}): Image {
   return {
-    id: "i", projectId: "p", name: "a.tif", format: "tiff", byteSize: 1, width: 10, height: 10, bitDepth: 16, channels: 1, pages: 1,
+    id: "i", projectId: "p", name: "a.tif", format: "tiff", byteSize: 1, width: 10, height: 10, bitDepth: 16, channels: 1, pages: 1, planes: null,
     pixelSizeUm: null, objectCount: null, job: null, createdAt: now, ...change,
   };
 }

@@ -48,7 +48,7 @@ test("waiting before a new connection grows, is bounded and differs", () => {
 });
 
 const made = (name: string, state: JobState | null, objectCount: number | null): Image => ({
-  id: name, projectId: "p", name, format: "png", byteSize: 1, width: 1, height: 1, bitDepth: 8, channels: 1, pages: 1,
+  id: name, projectId: "p", name, format: "png", byteSize: 1, width: 1, height: 1, bitDepth: 8, channels: 1, pages: 1, planes: null,
   pixelSizeUm: null, objectCount, createdAt: "",
   job: state && {
     id: "j", projectId: "p", imageId: name, state, seq: 1, stage: "", progress: 0, priority: 5, model: "", attempt: 0, maxAttempts: 3,

@@ -61,6 +61,7 @@ export interface Job {
   model: string;
   threshold?: number | null;
   detectHoles?: boolean;
+  options?: JobOptions;
   attempt: number;
   maxAttempts: number;
   position: number | null;
@@ -82,6 +83,7 @@ export interface Image {
   bitDepth: number;
   channels: number;
   pages: number;
+  planes: { channels: number; slices: number; times: number } | null;
   pixelSizeUm: number | null;
   objectCount: number | null;
   job: Job | null;
@@ -94,11 +96,27 @@ export interface Page<T> {
   total?: number;
 }
 
+export type Augment = "none" | "flips" | "rotations";
+
+/** Everything counts from 1; what is absent is as the model says. */
+export interface JobOptions {
+  minArea?: number;
+  maxArea?: number;
+  maxHoleArea?: number;
+  augment?: Augment;
+  page?: number;
+  channel?: number;
+  mix?: number[];
+  z?: number;
+  time?: number;
+}
+
 export interface SegmentRequest {
   priority?: number;
   model?: string;
   threshold?: number;
   detectHoles?: boolean;
+  options?: JobOptions;
 }
 
 export interface Segmentation {
@@ -109,6 +127,7 @@ export interface Segmentation {
   modelVersion: string;
   threshold: number;
   detectHoles: boolean;
+  options: JobOptions;
   width: number;
   height: number;
   objectCount: number;
@@ -170,6 +189,7 @@ export interface Model {
   threshold: number;
   sha256?: string;
   scores?: Record<string, unknown>;
+  options?: { minArea: number; maxHoleArea: number; augment: Augment; augments: Augment[] };
   available?: boolean;
 }
 

@@ -246,6 +246,7 @@ export function GalleryScreen({ projectId }: { projectId: string }): JSX.Element
       {asked?.kind === "segment" && (
         <SegmentDialog
           project={project} onClose={() => setAsked(null)} onRun={(options) => void runSegment(options)}
+          images={(asked.all ? order : asked.ids).flatMap((id) => store.image(id)?.peek() ?? [])}
           count={asked.all ? (asked.onlyMissing ? Math.max(1, order.length - counts.completed) : order.length) : asked.ids.length}
         />
       )}

@@ -1,21 +1,23 @@
 // How images are segmented: the form used before a run and for the defaults of a project.
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import type { Project, SegmentRequest } from "../../api/types";
+import type { Image, Project, SegmentRequest } from "../../api/types";
 import { Switch } from "../../components/basics";
 import { Dialog } from "../../components/dialog";
 import { Icon } from "../../components/icon";
 import { locale, t } from "../../i18n";
 import { formatNumber } from "../../i18n/format";
 import { modelList, readModels } from "../../store/models";
+import { fitOptions, OptionsPanel, reachOf, type Reach } from "./options";
 
 interface FormProps {
   value: Required<SegmentRequest>;
   onChange: (value: Required<SegmentRequest>) => void;
-  withPriority: boolean;
+  /** What the images have to choose from; null: the form is for the project's defaults. */
+  reach: Reach | null;
 }
 
-function SegmentForm({ value, onChange, withPriority }: FormProps): JSX.Element {
+function SegmentForm({ value, onChange, reach }: FormProps): JSX.Element {
   const models = modelList.value;
   const chosen = models?.find((model) => model.name === value.model);
   const language = locale();
@@ -27,7 +29,10 @@ function SegmentForm({ value, onChange, withPriority }: FormProps): JSX.Element 
           class="input" value={value.model} data-testid="segment-model"
           onChange={(event) => {
             const model = models?.find((other) => other.name === event.currentTarget.value);
-            onChange({ ...value, model: event.currentTarget.value, threshold: model?.threshold ?? value.threshold });
+            onChange({
+              ...value, model: event.currentTarget.value, threshold: model?.threshold ?? value.threshold,
+              options: fitOptions(value.options, model),
+            });
           }}
         >
           {(models ?? []).map((model) => (
@@ -51,7 +56,8 @@ function SegmentForm({ value, onChange, withPriority }: FormProps): JSX.Element 
       <Switch checked={value.detectHoles} onChange={(detectHoles) => onChange({ ...value, detectHoles })}>
         {t("segment.holes")}
       </Switch>
-      {withPriority && (
+      {reach && <OptionsPanel value={value.options} model={chosen} reach={reach} onChange={(options) => onChange({ ...value, options })} />}
+      {reach && (
         <label class="field">
           <span>{t("segment.priority")}</span>
           <select
@@ -76,6 +82,7 @@ function initial(project: Project | null): Required<SegmentRequest> {
     threshold: project?.defaultThreshold ?? model?.threshold ?? 0.5,
     detectHoles: project?.detectHoles ?? true,
     priority: 5,
+    options: {},
   };
 }
 
@@ -83,12 +90,15 @@ interface DialogProps {
   project: Project | null;
   /** How many images; 0: the form is for the project's defaults. */
   count: number;
+  /** Those of them that are known. */
+  images?: readonly Image[];
   onClose: () => void;
   onRun: (options: Required<SegmentRequest>) => void;
 }
 
-export function SegmentDialog({ project, count, onClose, onRun }: DialogProps): JSX.Element {
+export function SegmentDialog({ project, count, images, onClose, onRun }: DialogProps): JSX.Element {
   const [value, setValue] = useState(() => initial(project));
+  const [reach] = useState(() => (count > 0 ? reachOf(images ?? []) : null));
   useEffect(() => {
     if (modelList.peek() === null) void readModels().then(() => setValue((old) => (old.model ? old : initial(project))));
   }, []);
@@ -100,7 +110,7 @@ export function SegmentDialog({ project, count, onClose, onRun }: DialogProps): 
           onRun(value);
         }}
       >
-        <SegmentForm value={value} onChange={setValue} withPriority={count > 0} />
+        <SegmentForm value={value} onChange={setValue} reach={reach} />
         {modelList.value?.length === 0 && (
           <div class="notice notice-warn"><Icon name="alert" /><span>{t("models.none")}</span></div>
         )}

@@ -1,5 +1,5 @@
 // The right side of the viewer: objects, measurements, display, facts.
-import type { JSX } from "preact";
+import { Fragment, type JSX } from "preact";
 import { useState } from "preact/hooks";
 import type { Image } from "../../api/types";
 import { problemWords } from "../../api/problem";
@@ -11,6 +11,7 @@ import { formatBytes, formatDate, formatMeasure, formatNumber } from "../../i18n
 import { isUnfinished, imageState } from "../../store/jobs";
 import { modelTitle } from "../../store/models";
 import { histogram, mainMeasures, measureKeys, summarise, unitOf, type ColumnKey } from "./measures";
+import { optionWords } from "../gallery/options";
 import { measureName } from "./names";
 import { display, plainDisplay, setDisplay, type ResultState } from "./state";
 import { ObjectTable } from "./table";
@@ -193,6 +194,7 @@ function Facts({ image, result }: { image: Image; result: ResultState }): JSX.El
             <dt>{t("segment.model")}</dt><dd>{modelTitle(made.model)} {made.modelVersion}</dd>
             <dt>{t("segment.threshold")}</dt><dd>{formatNumber(made.threshold, language, 2)}</dd>
             <dt>{t("viewer.holes")}</dt><dd>{t(made.detectHoles ? "info.yes" : "info.no")}</dd>
+            {optionWords(made.options).map(({ label, value }) => <Fragment key={label}><dt>{label}</dt><dd>{value}</dd></Fragment>)}
             <dt>{t("info.made")}</dt><dd>{formatDate(made.createdAt, language)}</dd>
             {made.note && <><dt>{t("info.note")}</dt><dd>{made.note}</dd></>}
           </dl>

@@ -274,7 +274,7 @@ export function ViewerScreen({ projectId, imageId }: { projectId: string; imageI
       {inspectorOpen.value && <Inspector image={image} result={result} onReveal={(object) => controls.current?.reveal(object)} />}
       <Filmstrip store={store} currentId={imageId} />
       {help && <KeysDialog onClose={() => setHelp(false)} />}
-      {asking && <SegmentDialog project={project} count={1} onClose={() => setAsking(false)} onRun={(options) => void segment(options)} />}
+      {asking && <SegmentDialog project={project} count={1} images={[image]} onClose={() => setAsking(false)} onRun={(options) => void segment(options)} />}
     </div>
   );
 }
