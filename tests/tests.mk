@@ -37,7 +37,8 @@ e2e: all ui
 
 ## make lint           clang-tidy, cppcheck, shellcheck, tsc
 lint: tidy cppcheck
-	shellcheck -x scripts/*.sh scripts/lib/*.sh k8s/*.sh tests/ops/*.sh .ci/run
+	shellcheck -x scripts/*.sh scripts/lib/*.sh k8s/*.sh compose/*/*.sh tests/ops/*.sh tests/ops/images/*/*.sh .ci/run
+	shellcheck -e SC2030,SC2031,SC2016,SC2012 tests/ops/bats/*.bats
 	cd gateway/ui && npm run --silent typecheck
 
 TIDY_SRC := $(COMMON_SRC) $(GATEWAY_SRC) $(SEGWORKER_SRC)
@@ -103,12 +104,12 @@ $(BUILD)/bench/ws_clients: tests/bench/websocket/ws_clients.c
 $(BUILD)/bench/bench_post: $(BUILD)/obj/tests/bench/worker/bench_post.c.o $(SEGWORKER_TEST_OBJ) $(BUILD)/libcommon.a
 	@mkdir -p $(@D)
 	$(CXX) $(LDFLAGS) -o $@ $< $(SEGWORKER_TEST_OBJ) $(BUILD)/libcommon.a $(SEGWORKER_LIBS)
-.PHONY: bench bench-programs bench-queue bench-submit bench-websocket bench-worker
+.PHONY: bench bench-programs bench-queue bench-submit bench-websocket bench-worker bench-scale
 BENCH_ENV = SPHEROSEG_BUILD=$(abspath $(BUILD))
 BENCH_ARGS ?=
 bench-programs: $(BUILD)/bench/bench_queue $(BUILD)/bench/ws_clients $(BUILD)/bench/bench_post $(BUILD)/gateway $(BUILD)/segworker
 ## make bench          every benchmark (BENCH_ARGS=--quick: only that they run)
-bench: bench-queue bench-submit bench-websocket bench-worker
+bench: bench-queue bench-submit bench-websocket bench-worker bench-scale
 ## make bench-queue    the job queue against BullMQ
 bench-queue: bench-programs
 	$(BENCH_ENV) $(PYTHON) tests/bench/queue/bench_queue.py $(BENCH_ARGS)
@@ -121,6 +122,10 @@ bench-websocket: bench-programs
 ## make bench-worker   post-processing and whole runs against PyTorch, scikit-image and OpenCV
 bench-worker: bench-programs
 	$(BENCH_ENV) $(PYTHON) tests/bench/worker/bench_worker.py $(BENCH_ARGS)
+
+## make bench-scale    what one more worker costs: memory, connections, PostgreSQL and Redis
+bench-scale: bench-programs
+	$(BENCH_ENV) $(PYTHON) tests/bench/scale/bench_scale.py $(BENCH_ARGS)
 
 # Chaos: real daemons, killed and cut off from each other at random. tests/chaos/chaos.py --help.
 CHAOS_SECONDS ?= 600

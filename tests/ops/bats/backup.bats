@@ -109,6 +109,7 @@ setup() {
         run "$scripts/backup.sh" --fetch --to "$BATS_TEST_TMPDIR/b"
     [[ $status -eq 1 && $output == *500* ]]
     [ -s "$BATS_TEST_TMPDIR/seen" ]
-    ! grep -E 'nameofkey|keyitself' "$BATS_TEST_TMPDIR/seen"
+    run grep -E 'nameofkey|keyitself' "$BATS_TEST_TMPDIR/seen"
+    [ "$status" -eq 1 ]
     [ -z "$(find "$BATS_TEST_TMPDIR/b" -name '.work*')" ]
 }

@@ -23,7 +23,8 @@ mode() { stat -c %a "$1"; }
     run "$scripts/create-secrets.sh" "$BATS_TEST_TMPDIR/a"
     [[ $output != *"$(cat "$BATS_TEST_TMPDIR/a/jwt_secret")"* ]]
     run "$scripts/create-secrets.sh" "$BATS_TEST_TMPDIR/b"
-    ! cmp -s "$BATS_TEST_TMPDIR/a/jwt_secret" "$BATS_TEST_TMPDIR/b/jwt_secret"
+    run cmp -s "$BATS_TEST_TMPDIR/a/jwt_secret" "$BATS_TEST_TMPDIR/b/jwt_secret"
+    [ "$status" -eq 1 ]
 }
 
 @test "a dry run makes nothing" {
