@@ -4,7 +4,7 @@
 # usage: scripts/install-deps.sh [--build] [--run] [--test] [--lint] [--dry-run]
 #   --build    compilers, libraries and Node to build the daemons and the UI (default, with --run)
 #   --run      PostgreSQL, Redis and the shared libraries of the daemons
-#   --test     what the test suite needs besides: cmocka, pytest, Chromium, promtool, amtool, bats
+#   --test     what the test suite needs besides: cmocka, pytest, Chromium, promtool, amtool, bats, shellcheck
 #   --lint     clang-tidy, cppcheck, shellcheck, clang-format
 #   --dry-run  only print what is missing
 #
@@ -24,10 +24,10 @@ case $debian in
     *) postgresql="postgresql-15" ;;
 esac
 RUN_PACKAGES=("$postgresql" redis-server openssl ca-certificates util-linux procps)
-TEST_PACKAGES=(libcmocka-dev python3 python3-pytest python3-psycopg2 python3-numpy python3-pil python3-tifffile python3-torch
+TEST_PACKAGES=(libcmocka-dev python3 python3-pytest python3-pytest-xdist python3-psycopg2 python3-numpy python3-pil python3-tifffile python3-torch
     python3-skimage python3-opencv
     python3-yaml python3-jsonschema chromium fonts-liberation curl libfaketime wrk spin
-    prometheus prometheus-alertmanager bats)
+    prometheus prometheus-alertmanager bats shellcheck)
 LINT_PACKAGES=(clang-tidy cppcheck shellcheck clang-format)
 
 want=()

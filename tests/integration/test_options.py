@@ -141,9 +141,9 @@ def test_a_batch_takes_options_and_a_retry_keeps_them(stack, alice):
     for image in made:
         job = alice.wait_job(alice.get(f"/api/images/{image['id']}").json["job"]["id"])
         assert job["state"] == "completed" and job["objectCount"] == 0 and job["options"] == {"minArea": 1000000}
+    stack.sql("DELETE FROM segmentations WHERE job_id = %s", job["id"])
     stack.sql("UPDATE jobs SET state = 'failed' WHERE id = %s", job["id"])
     assert alice.post(f"/api/segmentation/job/{job['id']}/retry").status == 202
-    stack.sql("DELETE FROM segmentations WHERE job_id = %s", job["id"])
     assert alice.wait_job(job["id"])["options"] == {"minArea": 1000000}
 
 
