@@ -211,8 +211,10 @@ void queue_args_put(queue_args_t *a, const char *word) {
         int room = a->room ? 2 * a->room : 64;
         const char **more = reallocarray(a->words, (size_t)room, sizeof *more);
         a->failed = more == NULL;
-        a->words = more ? more : a->words;
-        a->room = more ? room : a->room;
+        if (more) {
+            a->words = more;
+            a->room = room;
+        }
     }
     if (!a->failed) {
         a->words[a->n++] = word;

@@ -55,7 +55,7 @@ static bool check_axes(reader_t *r, const yaml_value_t *tensor, const char *whic
     for (size_t i = 0; good && yaml_is_list(axes) && i < 4; i++) {
         const yaml_value_t *a = yaml_at(r->t, axes, i);
         good =
-            is_word(get_text(r, a, "type"), types[i]) && (i < 2 || is_word(get_text(r, a, "id"), i == 2 ? "y" : "x"));
+            (i < 2 || is_word(get_text(r, a, "id"), i == 2 ? "y" : "x")) && is_word(get_text(r, a, "type"), types[i]);
     }
     return good || fail(r, which, letters ? letters : "must be batch, channel, y, x");
 }

@@ -60,7 +60,7 @@ static void join(forest_t *f, const int32_t *d2, int32_t pixel, int32_t neighbou
     if (a == b) {
         return;
     }
-    int32_t high = d2[a] > d2[b] || (d2[a] == d2[b] && a < b) ? a : b, low = high == a ? b : a;
+    int32_t high = d2[a] > d2[b] || (a < b && d2[a] == d2[b]) ? a : b, low = high == a ? b : a;
     /* the pixel is the saddle; a summit that is the pixel itself is none */
     if (low != pixel && d2[low] >= LEAST_SUMMIT2 && sqrt((double)d2[pixel]) < neck * sqrt((double)d2[low])) {
         seed[low] = 1;

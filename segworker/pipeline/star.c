@@ -184,20 +184,28 @@ static bool make_room(star_t *s) {
     }
     uint32_t room = s->room > 0 ? s->room * 2 : FIRST_ROOM;
     size_t row = 2 * (size_t)s->p->rays;
-    void *p = realloc(s->shapes, room * sizeof *s->shapes);
-    s->shapes = p != NULL ? p : s->shapes;
-    bool ok = p != NULL;
-    p = realloc(s->corners, room * row * sizeof *s->corners);
-    s->corners = p != NULL ? p : s->corners;
-    ok = ok && p != NULL;
-    p = realloc(s->probs, room * sizeof *s->probs);
-    s->probs = p != NULL ? p : s->probs;
-    ok = ok && p != NULL;
-    p = realloc(s->seen, room * sizeof *s->seen);
-    s->seen = p != NULL ? p : s->seen;
-    ok = ok && p != NULL;
-    s->room = ok ? room : s->room;
-    return ok;
+    star_shape_t *shapes = realloc(s->shapes, room * sizeof *shapes);
+    if (shapes == NULL) {
+        return false; /* what is there stays, and is freed at the end */
+    }
+    s->shapes = shapes;
+    float *corners = realloc(s->corners, room * row * sizeof *corners);
+    if (corners == NULL) {
+        return false;
+    }
+    s->corners = corners;
+    float *probs = realloc(s->probs, room * sizeof *probs);
+    if (probs == NULL) {
+        return false;
+    }
+    s->probs = probs;
+    uint32_t *seen = realloc(s->seen, room * sizeof *seen);
+    if (seen == NULL) {
+        return false;
+    }
+    s->seen = seen;
+    s->room = room;
+    return true;
 }
 
 static err_kind_t keep(star_t *s, uint32_t point, const star_shape_t *shape, const float *corners, err_t *err) {

@@ -141,7 +141,7 @@ static int32_t root_of(int32_t *parent, int32_t i) {
 
 /* Of two heaps the one with the higher peak; of equals the one that began first. The root of a heap is its peak. */
 static bool is_higher(const heap_work_t *k, int32_t a, int32_t b) {
-    return k->density[a] > k->density[b] || (k->density[a] == k->density[b] && a < b); /* NOLINT: exact on purpose */
+    return k->density[a] > k->density[b] || (a < b && k->density[a] == k->density[b]); /* NOLINT: exact on purpose */
 }
 
 /* Two heaps meet at a place of this density: the lower joins the higher unless it is a heap of its own. */
@@ -277,7 +277,9 @@ err_kind_t votes_group(const uint8_t *mask, uint8_t bits, const float *down, con
         kind = build_heaps(&k, err);
     }
     if (kind == ERR_OK) {
-        int32_t *at = (int32_t *)k.counts; /* not needed any more */
+        /* The two buffers have done their work; what is written into them next gives them their new type. */
+        /* cppcheck-suppress invalidPointerCast */
+        int32_t *at = (int32_t *)k.counts;
         *count = number_heaps(&k, at);
         for (int y = 0; y < height; y++) {
             for (int x = 0; x < width; x++) {
@@ -285,6 +287,7 @@ err_kind_t votes_group(const uint8_t *mask, uint8_t bits, const float *down, con
                 labels[i] = mask[i] & bits ? at[target_of(x, y, down, right, width, height)] : 0;
             }
         }
+        /* cppcheck-suppress invalidPointerCast */
         kind = keep_largest(labels, width, height, *count, k.parent, (uint32_t *)k.votes, err);
     }
     if (k.density != k.counts) {
