@@ -113,8 +113,8 @@ typedef struct {
 } circle_t;
 
 static int outside(const circle_t *c, geom_point_t p) {
-    double dx = p.x - c->x, dy = p.y - c->y;
-    return sqrt(dx * dx + dy * dy) > c->r * (1 + 1e-12) + 1e-9;
+    double dx = p.x - c->x, dy = p.y - c->y, most = c->r * (1 + 1e-12) + 1e-9;
+    return dx * dx + dy * dy > most * most;
 }
 
 static circle_t circle_two(geom_point_t a, geom_point_t b) {
@@ -131,7 +131,7 @@ static circle_t circle_three(geom_point_t a, geom_point_t b, geom_point_t c) {
     }
     double b2 = bx * bx + by * by, c2 = cx * cx + cy * cy;
     double ux = (cy * b2 - by * c2) / d, uy = (bx * c2 - cx * b2) / d;
-    return (circle_t){a.x + ux, a.y + uy, hypot(ux, uy)};
+    return (circle_t){a.x + ux, a.y + uy, sqrt(ux * ux + uy * uy)};
 }
 
 double hull_enclosing_radius(geom_point_t *hull, size_t n) {

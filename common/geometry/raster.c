@@ -1,7 +1,6 @@
 /* Scan conversion: the crossings of all edges with the rows' centre lines, bucketed by row, sorted within each row. */
 #include "raster.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 typedef struct {
@@ -29,8 +28,12 @@ static int crossing_column(const raster_t *ra, geom_point_t a, geom_point_t b, i
     /* always from the upper end, so that two objects round a common edge alike */
     geom_point_t p = a.y < b.y ? a : b, q = a.y < b.y ? b : a;
     double x = p.x + (y - p.y) * ((double)q.x - p.x) / ((double)q.y - p.y);
-    double col = ceil((x - GEOM_UNITS_PER_PX / 2.0) / GEOM_UNITS_PER_PX);
-    return col < 0 ? 0 : col > ra->width ? ra->width : (int)col;
+    double col = (x - GEOM_UNITS_PER_PX / 2.0) / GEOM_UNITS_PER_PX;
+    if (!(col > 0 && col < ra->width)) {
+        return col > 0 ? ra->width : 0;
+    }
+    int whole = (int)col;
+    return whole + (col > whole); /* rounded up */
 }
 
 static void each_edge(raster_t *ra, const geom_t *g, void (*fn)(raster_t *, geom_point_t, geom_point_t)) {

@@ -9,6 +9,10 @@
 #include "polygon.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+#define NEAR_BITS 31
+#define NEAR ((int64_t)1 << (NEAR_BITS - 1)) /* products of such differences need no more than 64 bits */
 
 typedef struct {
     geom_point_t a, b;
@@ -20,14 +24,18 @@ typedef struct {
 typedef struct {
     const geom_ring_t **rings;
     edge_t *edges;
-    uint32_t *active;
+    uint32_t *order, *active; /* indices of edges: by lo; those that still reach the sweep position */
     uint32_t ring_count;
     size_t edge_count;
 } sweep_t;
 
 static int cross_sign(geom_point_t o, geom_point_t p, geom_point_t q) {
-    __int128 c =
-        (__int128)((int64_t)p.x - o.x) * ((int64_t)q.y - o.y) - (__int128)((int64_t)p.y - o.y) * ((int64_t)q.x - o.x);
+    int64_t px = (int64_t)p.x - o.x, py = (int64_t)p.y - o.y, qx = (int64_t)q.x - o.x, qy = (int64_t)q.y - o.y;
+    if (((px + NEAR) | (py + NEAR) | (qx + NEAR) | (qy + NEAR)) >> NEAR_BITS == 0) { /* all of them -NEAR..NEAR-1 */
+        int64_t small = px * qy - py * qx;
+        return (small > 0) - (small < 0);
+    }
+    __int128 c = (__int128)px * qy - (__int128)py * qx;
     return c > 0 ? 1 : c < 0 ? -1 : 0;
 }
 
@@ -84,8 +92,11 @@ static int passes_through(const sweep_t *s, const edge_t *e, const edge_t *f, ge
 }
 
 static int neighbours(const sweep_t *s, const edge_t *e, const edge_t *f) {
-    uint32_t n = s->rings[e->ring]->count;
-    return e->ring == f->ring && ((e->pos + 1) % n == f->pos || (f->pos + 1) % n == e->pos);
+    if (e->ring != f->ring) {
+        return 0;
+    }
+    uint32_t last = s->rings[e->ring]->count - 1;
+    return f->pos == (e->pos < last ? e->pos + 1 : 0) || e->pos == (f->pos < last ? f->pos + 1 : 0);
 }
 
 /* Neighbouring edges meet in their corner; they must not fold back onto each other. */
@@ -135,19 +146,63 @@ static int edges_conflict(const sweep_t *s, const edge_t *e, const edge_t *f) {
     return 0;
 }
 
-static int by_lo(const void *pa, const void *pb) {
-    const edge_t *a = pa, *b = pb;
-    if (a->lo != b->lo) {
-        return a->lo < b->lo ? -1 : 1;
+static int by_value(const void *pa, const void *pb) {
+    uint64_t a = *(const uint64_t *)pa, b = *(const uint64_t *)pb;
+    return (a > b) - (a < b);
+}
+
+/* Sorts few keys, of which most stand nearly where they belong, quickly: outlines are made of rising and falling
+ * stretches, and merging those takes one pass for each doubling of their length. keys and other hold n each; the result
+ * is in keys. */
+static void merge_stretches(uint64_t *keys, uint64_t *other, size_t n) {
+    size_t stretches = 2;
+    while (stretches > 1) {
+        stretches = 0;
+        for (size_t i = 0; i < n; stretches++) {
+            size_t mid = i + 1, end;
+            while (mid < n && keys[mid - 1] <= keys[mid]) {
+                mid++;
+            }
+            for (end = mid < n ? mid + 1 : n; end < n && keys[end - 1] <= keys[end]; end++) {
+            }
+            for (size_t a = i, b = mid, k = i; k < end; k++) {
+                other[k] = b >= end || (a < mid && keys[a] <= keys[b]) ? keys[a++] : keys[b++];
+            }
+            i = end;
+        }
+        memcpy(keys, other, n * sizeof *keys);
     }
-    return 0;
+}
+
+/* Edges in the order of lo. */
+static int sort_edges(sweep_t *s) {
+    enum { FEW = 512 };
+    uint64_t few[2 * FEW], *keys = few;
+    size_t n = s->edge_count;
+    if (n > FEW) {
+        keys = malloc(n * sizeof *keys);
+    }
+    for (size_t i = 0; keys != NULL && i < n; i++) {
+        keys[i] = (uint64_t)((int64_t)s->edges[i].lo - INT32_MIN) << 32 | i;
+    }
+    if (keys != NULL && n > FEW) {
+        qsort(keys, n, sizeof *keys, by_value);
+    } else if (keys != NULL) {
+        merge_stretches(keys, few + FEW, n);
+    }
+    for (size_t i = 0; keys != NULL && i < n; i++) {
+        s->order[i] = (uint32_t)keys[i];
+    }
+    if (keys != few) {
+        free(keys);
+    }
+    return keys != NULL;
 }
 
 static int sweep_finds_conflict(sweep_t *s) {
     size_t live = 0;
-    qsort(s->edges, s->edge_count, sizeof *s->edges, by_lo);
     for (size_t i = 0; i < s->edge_count; i++) {
-        const edge_t *e = &s->edges[i];
+        const edge_t *e = &s->edges[s->order[i]];
         size_t kept = 0;
         for (size_t k = 0; k < live; k++) {
             const edge_t *f = &s->edges[s->active[k]];
@@ -160,7 +215,7 @@ static int sweep_finds_conflict(sweep_t *s) {
             }
         }
         live = kept;
-        s->active[live++] = (uint32_t)i;
+        s->active[live++] = s->order[i];
     }
     return 0;
 }
@@ -170,7 +225,7 @@ static int collect_edges(sweep_t *s, int along_y) {
     for (uint32_t i = 0; i < s->ring_count; i++) {
         const geom_ring_t *r = s->rings[i];
         for (uint32_t j = 0; r != NULL && j < r->count; j++) {
-            edge_t e = {.a = r->points[j], .b = r->points[(j + 1) % r->count], .ring = i, .pos = j};
+            edge_t e = {.a = r->points[j], .b = r->points[j + 1 < r->count ? j + 1 : 0], .ring = i, .pos = j};
             int32_t xlo = e.a.x < e.b.x ? e.a.x : e.b.x, xhi = e.a.x < e.b.x ? e.b.x : e.a.x;
             int32_t ylo = e.a.y < e.b.y ? e.a.y : e.b.y, yhi = e.a.y < e.b.y ? e.b.y : e.a.y;
             if (same_point(e.a, e.b)) {
@@ -191,6 +246,9 @@ static int point_in_ring(const geom_ring_t *r, geom_point_t p) {
     int inside = 0;
     for (uint32_t j = 0; j < r->count; j++) {
         geom_point_t a = r->points[j], b = r->points[j + 1 < r->count ? j + 1 : 0];
+        if ((a.y > p.y && b.y > p.y) || (a.y < p.y && b.y < p.y)) {
+            continue;
+        }
         edge_t e = {.a = a, .b = b};
         int side = cross_sign(a, b, p);
         if (side == 0 && in_extent(&e, p)) {
@@ -250,12 +308,13 @@ int geom_is_valid(const geom_t *g) {
     if (!count_edges(g, &s)) {
         return 0;
     }
-    s.rings = calloc(s.ring_count, sizeof(const geom_ring_t *));
-    s.edges = calloc(s.edge_count, sizeof *s.edges);
-    s.active = calloc(s.edge_count, sizeof *s.active);
-    if (s.rings == NULL || s.edges == NULL || s.active == NULL) {
+    s.rings = malloc(s.ring_count * sizeof(const geom_ring_t *));
+    s.edges = malloc(s.edge_count * (sizeof *s.edges + sizeof *s.order + sizeof *s.active));
+    if (s.rings == NULL || s.edges == NULL) {
         goto out; /* not known to be valid */
     }
+    s.order = (uint32_t *)(void *)(s.edges + s.edge_count);
+    s.active = s.order + s.edge_count;
     uint32_t n = 0;
     for (uint32_t i = 0; i < g->count; i++) {
         for (uint32_t k = 0; k < g->polygons[i].count; k++) {
@@ -264,10 +323,9 @@ int geom_is_valid(const geom_t *g) {
     }
     geom_bbox_t box = geom_bbox(g);
     int along_y = (int64_t)box.y1 - box.y0 > (int64_t)box.x1 - box.x0;
-    ok = collect_edges(&s, along_y) && !sweep_finds_conflict(&s) && holes_are_inside(g);
+    ok = collect_edges(&s, along_y) && sort_edges(&s) && !sweep_finds_conflict(&s) && holes_are_inside(g);
 out:
     free(s.rings);
     free(s.edges);
-    free(s.active);
     return ok;
 }

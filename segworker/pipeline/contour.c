@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/geometry/raster.h"
+#include "common/vector.h"
 #include "segworker/pipeline/crack.h"
 #include "segworker/pipeline/outline.h"
 
@@ -17,6 +18,7 @@ typedef struct {
     const int32_t *labels;
     int width, height;
     double tolerance;
+    const crack_t *steps;
     outline_t scratch;
 } trace_t;
 
@@ -31,19 +33,33 @@ static err_kind_t too_complex(err_t *err) {
                    NULL);
 }
 
-/* By label; then the pieces in order, each outer ring followed by its holes. A total order: no two rings are equal. */
-static int by_label_and_part(const void *pa, const void *pb) {
-    const crack_ring_t *a = pa, *b = pb;
-    if (a->label != b->label) {
-        return a->label < b->label ? -1 : 1;
+/* Moves the rings into the order of their keys, which are 0..nkeys; equal ones stay as they are. */
+static bool sort_rings(const crack_ring_t *from, size_t n, bool by_label, size_t nkeys, crack_ring_t *to) {
+    size_t *next = calloc(nkeys + 2, sizeof *next);
+    for (size_t k = 0; next != NULL && k < n; k++) {
+        next[(by_label ? (size_t)from[k].label : from[k].part) + 1]++;
     }
-    if (a->part != b->part) {
-        return a->part < b->part ? -1 : 1;
+    for (size_t k = 0; next != NULL && k <= nkeys; k++) {
+        next[k + 1] += next[k];
     }
-    if (a->hole != b->hole) {
-        return a->hole ? 1 : -1;
+    for (size_t k = 0; next != NULL && k < n; k++) {
+        to[next[by_label ? (size_t)from[k].label : from[k].part]++] = from[k];
     }
-    return a->start < b->start ? -1 : a->start > b->start;
+    free(next);
+    return next != NULL;
+}
+
+/* By label; then the pieces in order, each outer ring followed by its holes, which are found in that order. */
+static bool order_rings(crack_rings_t *r, uint32_t labels) {
+    crack_ring_t *other = malloc((r->count + 1) * sizeof *other);
+    uint32_t parts = 0;
+    for (size_t k = 0; k < r->count; k++) {
+        parts = r->rings[k].part > parts ? r->rings[k].part : parts;
+    }
+    bool ok = other != NULL && sort_rings(r->rings, r->count, false, parts, other) &&
+              sort_rings(other, r->count, true, labels, r->rings);
+    free(other);
+    return ok;
 }
 
 /* Makes room for the polygons and rings of one object. */
@@ -84,7 +100,7 @@ static err_kind_t fill_object(trace_t *t, const crack_ring_t *rings, outline_lev
             free(r->points); /* of an earlier level */
             *r = (geom_ring_t){NULL, 0};
             err_kind_t kind =
-                outline_build(&t->scratch, t->labels, t->width, t->height, &rings[k++], level, t->tolerance, r, err);
+                outline_build(&t->scratch, t->width, t->height, &rings[k++], t->steps, level, t->tolerance, r, err);
             if (kind != ERR_OK) {
                 return kind;
             }
@@ -100,13 +116,15 @@ typedef struct {
     int64_t both, drawn;
 } overlap_t;
 
-static void count_span(void *ctx, int y, int x0, int x1) {
+VECTOR_LOOPS static void count_span(void *ctx, int y, int x0, int x1) {
     overlap_t *o = ctx;
-    const int32_t *row = o->labels + (size_t)y * o->width;
-    o->drawn += x1 - x0;
+    const int32_t *row = o->labels + (size_t)y * o->width, label = o->label;
+    int both = 0;
     for (int x = x0; x < x1; x++) {
-        o->both += row[x] == o->label;
+        both += row[x] == label;
     }
+    o->drawn += x1 - x0;
+    o->both += both;
 }
 
 /* Pixels of the object: what its crack rings enclose. */
@@ -156,9 +174,8 @@ static err_kind_t build_object(trace_t *t, const crack_ring_t *rings, size_t n, 
 
 err_kind_t contour_trace(const int32_t *labels, int width, int height, uint32_t count, const contour_params_t *p,
                          const cancel_t *cancel, geom_t *geoms, err_t *err) {
-    trace_t t = {labels, width, height, p != NULL ? p->tolerance : CONTOUR_DEFAULT_TOLERANCE, {0}};
-    crack_ring_t *rings = NULL;
-    size_t n = 0;
+    trace_t t = {labels, width, height, p != NULL ? p->tolerance : CONTOUR_DEFAULT_TOLERANCE, NULL, {0}};
+    crack_rings_t r = {NULL, NULL, 0};
     if (count > 0) {
         memset(geoms, 0, count * sizeof *geoms);
     }
@@ -170,12 +187,14 @@ err_kind_t contour_trace(const int32_t *labels, int width, int height, uint32_t 
     if (width <= 0 || height <= 0 || count == 0) {
         return ERR_OK;
     }
-    err_kind_t kind = crack_find_rings(labels, width, height, count, cancel, &rings, &n, err);
-    if (kind == ERR_OK && n > 0) {
-        qsort(rings, n, sizeof *rings, by_label_and_part);
+    err_kind_t kind = crack_find_rings(labels, width, height, count, cancel, &r, err);
+    if (kind == ERR_OK && !order_rings(&r, count)) {
+        kind = no_memory(err);
     }
-    for (size_t k = 0, end; kind == ERR_OK && k < n; k = end) {
-        for (end = k + 1; end < n && rings[end].label == rings[k].label; end++) {
+    t.steps = r.steps;
+    for (size_t k = 0, end; kind == ERR_OK && k < r.count; k = end) {
+        const crack_ring_t *rings = r.rings;
+        for (end = k + 1; end < r.count && rings[end].label == rings[k].label; end++) {
         }
         if (cancel_asked(cancel)) {
             kind = err_set(err, ERR_CANCELLED, "cancelled", "The job was cancelled.", "contour");
@@ -186,7 +205,7 @@ err_kind_t contour_trace(const int32_t *labels, int width, int height, uint32_t 
     for (uint32_t i = 0; kind != ERR_OK && i < count; i++) {
         geom_free(&geoms[i]);
     }
-    free(rings);
+    crack_rings_free(&r);
     outline_free(&t.scratch);
     return kind;
 }

@@ -3,6 +3,9 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <string.h>
+
+#include "common/vector.h"
 
 enum {
     SHORT_ARM = 6,
@@ -18,43 +21,45 @@ enum {
 #define MAX_BEND 0.75 /* px an arm may deviate from its line */
 #define MAX_REACH 1.5 /* px from the outline to where the lines meet */
 
+/* A corner of the ring: where it is, what leads to it and which way it turns. */
 typedef struct {
-    const crack_t *cracks;
-    const uint32_t *order;
-    size_t n, corners;
-} ring_view_t;
+    size_t at, run; /* index of its crack; cracks since the corner before */
+    int turn;
+} ring_corner_t;
 
-static size_t run_before(const ring_view_t *v, size_t k) {
-    size_t a = v->order[k > 0 ? k - 1 : v->corners - 1], b = v->order[k];
-    return (b + v->n - a) % v->n;
+static ring_corner_t corner_at(const crack_t *steps, size_t n, const uint32_t *order, size_t corners, size_t k) {
+    size_t at = order[k], before = order[k > 0 ? k - 1 : corners - 1];
+    int turn = (steps[at] - steps[at > 0 ? at - 1 : n - 1]) & CRACK_DIRECTION;
+    return (ring_corner_t){at, at > before ? at - before : at + n - before, turn};
 }
 
-static int turn_at(const ring_view_t *v, size_t k) {
-    size_t i = v->order[k];
-    return (v->cracks[i].dir - v->cracks[i > 0 ? i - 1 : v->n - 1].dir) & 3;
+/* A pair of corners one crack apart that turn different ways are the two ends of a stair. */
+static bool is_stair(const ring_corner_t *a, const ring_corner_t *b) {
+    return b->run == 1 && a->turn != b->turn;
 }
 
-static bool is_stair(const ring_view_t *v, size_t k) {
-    size_t prev = k > 0 ? k - 1 : v->corners - 1, next = k + 1 < v->corners ? k + 1 : 0;
-    return (run_before(v, k) == 1 && turn_at(v, prev) != turn_at(v, k)) ||
-           (run_before(v, next) == 1 && turn_at(v, next) != turn_at(v, k));
-}
-
-void corner_find_axis(const crack_t *cracks, size_t n, uint32_t *order, uint8_t *fixed) {
-    ring_view_t v = {cracks, order, n, 0};
-    for (size_t i = 0; i < n; i++) {
-        fixed[i] = 0;
-        if (cracks[i].dir != cracks[i > 0 ? i - 1 : n - 1].dir) {
-            order[v.corners++] = (uint32_t)i;
-        }
+void corner_find_axis(const crack_t *steps, size_t n, uint32_t *order, uint8_t *fixed) {
+    enum { LAST2, LAST, AT, NEXT, NEXT2, WINDOW };
+    size_t corners = 0;
+    memset(fixed, 0, n);
+    for (size_t i = 0, before = n - 1; i < n; before = i++) {
+        order[corners] = (uint32_t)i;
+        corners += ((steps[i] ^ steps[before]) & CRACK_DIRECTION) != 0;
     }
-    for (size_t k = 0; k < v.corners; k++) {
-        size_t prev = k > 0 ? k - 1 : v.corners - 1, next = k + 1 < v.corners ? k + 1 : 0;
-        if (is_stair(&v, k) || cracks[order[k]].pinch) {
+    ring_corner_t c[WINDOW]; /* a ring has at least four corners */
+    for (size_t k = 0; k + 1 < WINDOW; k++) {
+        c[k + 1] = corner_at(steps, n, order, corners, (corners + k - 2) % corners);
+    }
+    for (size_t k = 0; k < corners; k++) {
+        memmove(c, c + 1, (WINDOW - 1) * sizeof *c);
+        c[NEXT2] = corner_at(steps, n, order, corners, k + 2 < corners ? k + 2 : k + 2 - corners);
+        bool before = is_stair(&c[LAST], &c[AT]), after = is_stair(&c[AT], &c[NEXT]);
+        if (before || after || (steps[c[AT].at] & CRACK_PINCH) != 0) {
             continue;
         }
-        bool long_sides = run_before(&v, k) >= MIN_RUN && run_before(&v, next) >= MIN_RUN;
-        fixed[order[k]] = long_sides || (!is_stair(&v, prev) && !is_stair(&v, next));
+        bool last_is = is_stair(&c[LAST2], &c[LAST]), next_is = is_stair(&c[NEXT], &c[NEXT2]);
+        bool long_sides = c[AT].run >= MIN_RUN && c[NEXT].run >= MIN_RUN;
+        fixed[c[AT].at] = long_sides || (!last_is && !next_is);
     }
 }
 
@@ -130,12 +135,13 @@ static bool is_sharp(const vec_t *at, size_t n, size_t i, vec_t *where) {
 }
 
 /* The sharpest node of the run of candidates from i on; *end: the first node after the run. */
-static size_t sharpest(const vec_t *at, size_t n, size_t i, const vec_t *where, size_t *end) {
+static size_t sharpest(const outline_t *o, size_t i, const vec_t *where, size_t *end) {
     double best = 0;
     size_t at_best = i, k = i;
-    for (; k < n && !isnan(where[k].x); k++) {
+    for (; k < o->nnodes && o->keep[k]; k++) {
         /* closest to where its own lines meet, and turning most */
-        double score = turn_over(at, n, k, SHORT_ARM) - hypot(where[k].x - at[k].x, where[k].y - at[k].y);
+        double score =
+            turn_over(o->at, o->nnodes, k, SHORT_ARM) - hypot(where[k].x - o->at[k].x, where[k].y - o->at[k].y);
         if (k == i || score > best) {
             best = score;
             at_best = k;
@@ -145,45 +151,67 @@ static size_t sharpest(const vec_t *at, size_t n, size_t i, const vec_t *where, 
     return at_best;
 }
 
-size_t corner_fix_sharp(vec_t *at, uint8_t *fixed, uint8_t *dir, size_t n, vec_t *work) {
-    enum { DROP = 2 };
-    size_t found = 0, kept = 0;
-    if (n < MIN_NODES) {
-        return n;
-    }
+/* Not negative where the line turns by MIN_TURN, which is 45 degrees, or more over the arms at node i + SHORT_ARM. */
+VECTOR_LOOPS static void find_bends(const vec_t *restrict at, size_t n, double *restrict bend) {
     for (size_t i = 0; i < n; i++) {
-        bool busy = false; /* an axis corner nearby already does the work */
-        for (size_t k = 0; k <= 2 * SHORT_ARM && !busy; k++) {
-            busy = fixed[(i + n + k - SHORT_ARM) % n] != 0;
-        }
-        if (busy || !is_sharp(at, n, i, &work[i])) {
-            work[i].x = NAN;
-        } else {
+        double ux = at[i + SHORT_ARM].x - at[i].x, uy = at[i + SHORT_ARM].y - at[i].y;
+        double vx = at[i + 2 * SHORT_ARM].x - at[i + SHORT_ARM].x, vy = at[i + 2 * SHORT_ARM].y - at[i + SHORT_ARM].y;
+        bend[i] = fabs(ux * vy - uy * vx) - (ux * vx + uy * vy);
+    }
+}
+
+/* Is an axis corner nearby, which already does the work? */
+static bool is_busy(const outline_t *o, size_t i) {
+    bool busy = false;
+    for (size_t k = 0; k <= 2 * SHORT_ARM && !busy; k++) {
+        busy = o->fixed[(i + o->nnodes + k - SHORT_ARM) % o->nnodes] != 0;
+    }
+    return busy;
+}
+
+/* Marks candidates in keep, and where each would move to. */
+static size_t find_candidates(outline_t *o, vec_t *where) {
+    size_t n = o->nnodes, found = 0;
+    double *bend = &o->wide->x;
+    memcpy(o->at + n, o->at, n * sizeof *o->at);
+    find_bends(o->at, n, bend);
+    memset(o->keep, 0, n);
+    for (size_t k = 0; k < n; k++) {
+        size_t i = k + SHORT_ARM < n ? k + SHORT_ARM : k + SHORT_ARM - n;
+        if (bend[k] >= 0 && !is_busy(o, i) && is_sharp(o->at, n, i, &where[i])) {
+            o->keep[i] = 1;
             found++;
         }
     }
-    if (found == 0) {
-        return n;
+    return found;
+}
+
+void corner_fix_sharp(outline_t *o) {
+    enum { DROP = 2 };
+    size_t n = o->nnodes, kept = 0;
+    vec_t *where = o->tmp;
+    if (n < MIN_NODES || find_candidates(o, where) == 0) {
+        return;
     }
     for (size_t i = 0; i < n; i++) {
         size_t end = i + 1;
-        if (isnan(work[i].x)) {
+        if (!o->keep[i]) {
             continue;
         }
-        size_t best = sharpest(at, n, i, work, &end);
-        at[best] = work[best];
-        fixed[best] = 1;
+        size_t best = sharpest(o, i, where, &end);
+        o->at[best] = where[best];
+        o->fixed[best] = 1;
         for (size_t k = 1; k <= DROP; k++) {
-            fixed[(best + k) % n] = fixed[(best + n - k) % n] = 2; /* to be taken out */
+            o->fixed[(best + k) % n] = o->fixed[(best + n - k) % n] = 2; /* to be taken out */
         }
         i = end - 1;
     }
     for (size_t i = 0; i < n; i++) {
-        if (fixed[i] != 2) {
-            at[kept] = at[i];
-            dir[kept] = dir[i];
-            fixed[kept++] = fixed[i];
+        if (o->fixed[i] != 2) {
+            o->at[kept] = o->at[i];
+            o->dir[kept] = o->dir[i];
+            o->fixed[kept++] = o->fixed[i];
         }
     }
-    return kept;
+    o->nnodes = kept;
 }

@@ -10,15 +10,15 @@
 /*
  * Right angles along the axes. fixed[i] = 1 when the corner at the start of crack i is one of the object's: it is not
  * a stair (a stair's neighbour, one crack away, turns the other way), no other piece touches it, and both its sides are
- * at least 3 px long or end in such corners too. order: scratch for n entries.
+ * at least 3 px long or end in such corners too. order: scratch for n entries. n >= 4: a whole ring.
  */
-void corner_find_axis(const crack_t *cracks, size_t n, uint32_t *order, uint8_t *fixed);
+void corner_find_axis(const crack_t *steps, size_t n, uint32_t *order, uint8_t *fixed);
 
 /*
  * Sharp corners at any angle: where two arms of 12 nodes are straight within the grid's noise and meet at an angle that
  * does not grow with the length of the arms, as it would on a curve. The corner moves to where the arms' lines
- * meet, is marked fixed, and its closest neighbours are taken out. Returns the new number of nodes. work: n entries.
+ * meet, is marked fixed, and its closest neighbours are taken out of the nodes. Changes wide, tmp and keep.
  */
-size_t corner_fix_sharp(vec_t *at, uint8_t *fixed, uint8_t *dir, size_t n, vec_t *work);
+void corner_fix_sharp(outline_t *o);
 
 #endif

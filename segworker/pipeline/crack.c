@@ -6,143 +6,167 @@
 #include "segworker/pipeline/crack.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+#include "common/vector.h"
 
 typedef struct {
     const int32_t *labels;
     int width, height;
-} image_view_t;
-
-static const int STEP_X[4] = {1, 0, -1, 0};
-static const int STEP_Y[4] = {0, 1, 0, -1};
-/* The pixels ahead of a lattice point, relative to it, when coming in direction dir. */
-static const int RIGHT_X[4] = {0, -1, -1, 0}, RIGHT_Y[4] = {0, 0, -1, -1};
-static const int LEFT_X[4] = {0, 0, -1, -1}, LEFT_Y[4] = {-1, 0, 0, -1};
-
-static inline bool has_label(const image_view_t *v, int x, int y, int32_t label) {
-    return (unsigned)x < (unsigned)v->width && (unsigned)y < (unsigned)v->height &&
-           v->labels[(size_t)y * (size_t)v->width + (size_t)x] == label;
-}
-
-static crack_t first_crack(const image_view_t *v, const crack_ring_t *r) {
-    int x = (int)(r->start % (uint32_t)v->width), y = (int)(r->start / (uint32_t)v->width);
-    return r->hole ? (crack_t){x + 1, y, 1, false} : (crack_t){x, y + 1, 3, false};
-}
-
-static inline void advance(const image_view_t *v, int32_t label, crack_t *c) {
-    c->x += STEP_X[c->dir];
-    c->y += STEP_Y[c->dir];
-    bool right = has_label(v, c->x + RIGHT_X[c->dir], c->y + RIGHT_Y[c->dir], label);
-    bool left = has_label(v, c->x + LEFT_X[c->dir], c->y + LEFT_Y[c->dir], label);
-    c->pinch = !right && left;
-    if (!right) {
-        c->dir = (uint8_t)((c->dir + 1) & 3);
-    } else if (left) {
-        c->dir = (uint8_t)((c->dir + 3) & 3);
-    }
-}
-
-static inline void walk(const image_view_t *v, const crack_ring_t *ring, crack_fn fn, void *ctx) {
-    crack_t c = first_crack(v, ring), start = c;
-    /* the start's own pinch flag is known only after coming round: start one crack later */
-    do {
-        advance(v, ring->label, &c);
-        fn(ctx, &c);
-    } while (c.x != start.x || c.y != start.y || c.dir != start.dir);
-}
-
-void crack_walk(const int32_t *labels, int width, int height, const crack_ring_t *ring, crack_fn fn, void *ctx) {
-    const image_view_t v = {labels, width, height};
-    walk(&v, ring, fn, ctx);
-}
-
-typedef struct {
-    size_t width;
+    uint32_t count;         /* of labels */
     uint32_t *part_of_left; /* per pixel: part of the ring through its left crack, once that was walked */
     uint8_t *left_seen;     /* one bit per pixel: its left crack was walked */
     uint8_t *right_seen;    /* one bit per pixel: its right crack was walked */
-    uint32_t part, cracks;
-    int64_t area;
-} marks_t;
+    int32_t *changes;       /* of one row: columns where another value begins */
+    uint32_t parts;
+    crack_rings_t *out;
+    size_t rings_room, steps, steps_room;
+} scan_t;
 
-static void mark_crack(void *ctx, const crack_t *c) {
-    marks_t *m = ctx;
-    m->cracks++;
-    m->area += c->dir == 1 ? c->x : c->dir == 3 ? -(int64_t)c->x : 0; /* the integral of x dy */
-    if (c->dir == 3) {
-        size_t i = (size_t)(c->y - 1) * m->width + (size_t)c->x;
-        m->part_of_left[i] = m->part;
-        m->left_seen[i / 8] |= (uint8_t)(1U << (i % 8));
-    } else if (c->dir == 1) {
-        size_t i = (size_t)c->y * m->width + (size_t)(c->x - 1);
-        m->right_seen[i / 8] |= (uint8_t)(1U << (i % 8));
-    }
+static bool get_bit(const uint8_t *bits, size_t i) {
+    return (bits[i / 8] >> (i % 8) & 1) != 0;
 }
 
-typedef struct {
-    crack_ring_t *rings;
-    size_t count, room;
-} ring_list_t;
+static void set_bit(uint8_t *bits, size_t i) {
+    bits[i / 8] |= (uint8_t)(1U << (i % 8));
+}
 
-static crack_ring_t *add_ring(ring_list_t *l, crack_ring_t r) {
-    if (l->count == l->room) {
-        size_t room = l->room > 0 ? l->room * 2 : 256;
-        crack_ring_t *p = realloc(l->rings, room * sizeof *p);
+static bool has_label(const scan_t *s, int x, int y, int32_t label) {
+    return (unsigned)x < (unsigned)s->width && (unsigned)y < (unsigned)s->height &&
+           s->labels[(size_t)y * (size_t)s->width + (size_t)x] == label;
+}
+
+static bool more_steps(scan_t *s) {
+    size_t room = s->steps_room > 0 ? s->steps_room * 2 : 4096;
+    crack_t *p = realloc(s->out->steps, room * sizeof *p);
+    if (p != NULL) {
+        s->out->steps = p;
+        s->steps_room = room;
+    }
+    return p != NULL;
+}
+
+static crack_ring_t *add_ring(scan_t *s) {
+    crack_rings_t *o = s->out;
+    if (o->count == s->rings_room) {
+        size_t room = s->rings_room > 0 ? s->rings_room * 2 : 256;
+        crack_ring_t *p = realloc(o->rings, room * sizeof *p);
         if (p == NULL) {
             return NULL;
         }
-        l->rings = p;
-        l->room = room;
+        o->rings = p;
+        s->rings_room = room;
     }
-    l->rings[l->count] = r;
-    return &l->rings[l->count++];
+    return &o->rings[o->count++];
 }
 
-static bool walk_new_ring(const image_view_t *v, marks_t *m, ring_list_t *l, crack_ring_t r) {
-    crack_ring_t *ring = add_ring(l, r);
+/* Where a walk is: a lattice point, and the way that led there. */
+typedef struct {
+    int x, y, dir;
+} place_t;
+
+/* The crack that goes on from there: right where the pixel ahead to the right is not the label's, left where both are,
+ * else straight. */
+static inline crack_t next_crack(const scan_t *s, place_t p, int32_t label) {
+    static const int right_x[4] = {0, -1, -1, 0}, right_y[4] = {0, 0, -1, -1};
+    static const int left_x[4] = {0, 0, -1, -1}, left_y[4] = {-1, 0, 0, -1};
+    bool right, left;
+    if (p.x > 0 && p.y > 0 && p.x < s->width && p.y < s->height) { /* all four pixels around are in the image */
+        const int32_t *at = s->labels + (size_t)p.y * (size_t)s->width + (size_t)p.x;
+        right = at[(ptrdiff_t)right_y[p.dir] * s->width + right_x[p.dir]] == label;
+        left = at[(ptrdiff_t)left_y[p.dir] * s->width + left_x[p.dir]] == label;
+    } else {
+        right = has_label(s, p.x + right_x[p.dir], p.y + right_y[p.dir], label);
+        left = has_label(s, p.x + left_x[p.dir], p.y + left_y[p.dir], label);
+    }
+    int turn = !right ? 1 : left ? 3 : 0;
+    return (crack_t)(((p.dir + turn) & CRACK_DIRECTION) | (!right && left ? CRACK_PINCH : 0));
+}
+
+/* Walks the ring whose first crack, as the scan meets it, is the left one of pixel (x, y), or the right one for a
+ * hole. That crack's own pinch flag is known only after coming round: the steps begin with the crack after it. */
+static bool walk_ring(scan_t *s, int32_t label, uint32_t part, int x, int y, bool hole) {
+    static const int step_x[4] = {1, 0, -1, 0}, step_y[4] = {0, 1, 0, -1};
+    place_t p = hole ? (place_t){x + 1, y + 1, CRACK_DOWN} : (place_t){x, y, CRACK_UP};
+    const place_t start = p;
+    crack_ring_t *ring = add_ring(s);
     if (ring == NULL) {
         return false;
     }
-    m->part = r.part;
-    m->cracks = 0;
-    m->area = 0;
-    walk(v, ring, mark_crack, m);
-    ring->cracks = m->cracks;
-    ring->area = m->area;
+    *ring = (crack_ring_t){.label = label, .part = part, .x = p.x, .y = p.y, .hole = hole, .first = s->steps};
+    int64_t area = 0; /* the integral of x dy */
+    size_t width = (size_t)s->width;
+    do {
+        crack_t c = next_crack(s, p, label);
+        if (s->steps == s->steps_room && !more_steps(s)) {
+            return false;
+        }
+        s->out->steps[s->steps++] = c;
+        p.dir = c & CRACK_DIRECTION;
+        if (p.dir == CRACK_UP) {
+            size_t i = (size_t)(p.y - 1) * width + (size_t)p.x;
+            area -= p.x;
+            s->part_of_left[i] = part;
+            set_bit(s->left_seen, i);
+        } else if (p.dir == CRACK_DOWN) {
+            area += p.x;
+            set_bit(s->right_seen, (size_t)p.y * width + (size_t)p.x - 1);
+        }
+        p.x += step_x[p.dir];
+        p.y += step_y[p.dir];
+    } while (p.x != start.x || p.y != start.y || p.dir != start.dir);
+    ring->cracks = (uint32_t)(s->steps - ring->first);
+    ring->area = area;
     return true;
 }
 
-/* The first column after x whose label differs. */
-static int run_end(const int32_t *row, int x, int width) {
-    int32_t label = row[x++];
-    for (; x + 4 <= width; x += 4) {
-        if (((row[x] ^ label) | (row[x + 1] ^ label) | (row[x + 2] ^ label) | (row[x + 3] ^ label)) != 0) {
-            break;
+/* Columns where a row's value differs from the one before; returns their number. Long runs are passed in strides. */
+VECTOR_LOOPS static size_t find_changes(const int32_t *row, size_t width, int32_t *at) {
+    enum { LANES = 16 };
+    size_t n = 0, x = 1;
+    for (; x + LANES <= width; x += LANES) {
+        int32_t differs = 0;
+        for (size_t k = 0; k < LANES; k++) {
+            differs |= row[x + k] ^ row[x + k - 1];
+        }
+        for (size_t k = 0; differs != 0 && k < LANES; k++) {
+            at[n] = (int32_t)(x + k);
+            n += row[x + k] != row[x + k - 1];
         }
     }
-    while (x < width && row[x] == label) {
-        x++;
+    for (; x < width; x++) {
+        at[n] = (int32_t)x;
+        n += row[x] != row[x - 1];
     }
-    return x;
+    return n;
 }
 
-static bool scan_row(const image_view_t *v, int y, uint32_t count, marks_t *m, uint32_t *parts, ring_list_t *l) {
-    const int32_t *row = v->labels + (size_t)y * m->width;
-    uint32_t part = 0;
-    for (int x = 0, end; x < v->width; x = end) { /* run by run */
+/* A walk goes to many rows below; by then they should be in the processor's cache. */
+static void fetch_ahead(const scan_t *s, int y) {
+    enum { CACHE_BYTES = 1 << 19, MOST_ROWS = 128, LINE = 64 / sizeof(int32_t) };
+    size_t width = (size_t)s->width, ahead = CACHE_BYTES / (width * sizeof *s->labels) + 1;
+    size_t row = (size_t)y + (ahead < MOST_ROWS ? ahead : MOST_ROWS);
+    for (size_t x = 0; row < (size_t)s->height && x < width; x += LINE) {
+        __builtin_prefetch(s->labels + row * width + x);
+    }
+}
+
+static bool scan_row(scan_t *s, int y) {
+    const size_t begin = (size_t)y * (size_t)s->width;
+    const int32_t *row = s->labels + begin;
+    size_t n = find_changes(row, (size_t)s->width, s->changes);
+    s->changes[n] = s->width;
+    for (size_t k = 0, x = 0; k <= n; x = (size_t)s->changes[k++]) { /* run by run */
         int32_t label = row[x];
-        end = run_end(row, x, v->width);
-        if (label <= 0 || (uint32_t)label > count) {
+        if (label <= 0 || (uint32_t)label > s->count) {
             continue;
         }
-        size_t i = (size_t)y * m->width + (size_t)x;
-        if ((m->left_seen[i / 8] >> (i % 8) & 1) == 0 &&
-            !walk_new_ring(v, m, l, (crack_ring_t){label, ++*parts, (uint32_t)i, 0, 0, false})) {
+        if (!get_bit(s->left_seen, begin + x) && !walk_ring(s, label, ++s->parts, (int)x, y, false)) {
             return false;
         }
-        part = m->part_of_left[i];
-        i += (size_t)(end - 1 - x);
-        if ((m->right_seen[i / 8] >> (i % 8) & 1) == 0 &&
-            !walk_new_ring(v, m, l, (crack_ring_t){label, part, (uint32_t)i, 0, 0, true})) {
+        size_t last = (size_t)s->changes[k] - 1;
+        if (!get_bit(s->right_seen, begin + last) &&
+            !walk_ring(s, label, s->part_of_left[begin + x], (int)last, y, true)) {
             return false;
         }
     }
@@ -150,37 +174,37 @@ static bool scan_row(const image_view_t *v, int y, uint32_t count, marks_t *m, u
 }
 
 err_kind_t crack_find_rings(const int32_t *labels, int width, int height, uint32_t count, const cancel_t *cancel,
-                            crack_ring_t **rings, size_t *nrings, err_t *err) {
-    image_view_t v = {labels, width, height};
+                            crack_rings_t *out, err_t *err) {
     size_t pixels = (size_t)width * (size_t)height;
-    marks_t m = {.width = (size_t)width};
-    ring_list_t l = {0};
-    uint32_t parts = 0;
+    scan_t s = {.labels = labels, .width = width, .height = height, .count = count, .out = out};
     err_kind_t kind = ERR_OK;
-    *rings = NULL;
-    *nrings = 0;
-    m.part_of_left = malloc(pixels * sizeof *m.part_of_left); /* read only where left_seen says so */
-    m.left_seen = calloc(pixels / 8 + 1, 1);
-    m.right_seen = calloc(pixels / 8 + 1, 1);
-    bool ok = m.part_of_left != NULL && m.left_seen != NULL && m.right_seen != NULL;
+    *out = (crack_rings_t){NULL, NULL, 0};
+    s.part_of_left = malloc(pixels * sizeof *s.part_of_left); /* read only where left_seen says so */
+    s.left_seen = calloc(pixels / 8 + 1, 1);
+    s.right_seen = calloc(pixels / 8 + 1, 1);
+    s.changes = malloc(((size_t)width + 1) * sizeof *s.changes);
+    bool ok = s.part_of_left != NULL && s.left_seen != NULL && s.right_seen != NULL && s.changes != NULL;
     for (int y = 0; ok && y < height; y++) {
         if (y % 64 == 0 && cancel_asked(cancel)) {
             kind = err_set(err, ERR_CANCELLED, "cancelled", "The job was cancelled.", "contour");
             goto out;
         }
-        ok = scan_row(&v, y, count, &m, &parts, &l);
+        fetch_ahead(&s, y);
+        ok = scan_row(&s, y);
     }
     if (!ok) {
         kind = err_set(err, ERR_NO_MEMORY, "no_memory", "The worker is short of memory; please try again.", "cracks");
-        goto out;
     }
-    *rings = l.rings;
-    *nrings = l.count;
-    l.rings = NULL;
 out:
-    free(l.rings);
-    free(m.part_of_left);
-    free(m.left_seen);
-    free(m.right_seen);
+    free(s.part_of_left);
+    free(s.left_seen);
+    free(s.right_seen);
+    free(s.changes);
     return kind;
+}
+
+void crack_rings_free(crack_rings_t *r) {
+    free(r->rings);
+    free(r->steps);
+    memset(r, 0, sizeof *r);
 }

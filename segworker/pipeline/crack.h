@@ -18,25 +18,29 @@
 typedef struct {
     int32_t label;
     uint32_t part;   /* number of the 4-connected piece, 1.. in order of first pixels over the whole image */
-    uint32_t start;  /* index of the pixel whose left (outer) or right (hole) crack begins the ring */
+    int32_t x, y;    /* lattice point where its first crack starts */
     uint32_t cracks; /* length of the ring */
-    int64_t area;    /* pixels enclosed; negative for a hole */
     bool hole;
+    int64_t area; /* pixels enclosed; negative for a hole */
+    size_t first; /* its cracks are steps[first..first+cracks-1] */
 } crack_ring_t;
 
-/* All rings of the labels 1..count in one pass over the image: an outer ring comes before the holes of its piece.
- * Memory: 4.25 bytes per pixel during the call. *rings is freed by the caller. ERR_CANCELLED, ERR_NO_MEMORY. */
-ERR_MUST err_kind_t crack_find_rings(const int32_t *labels, int width, int height, uint32_t count,
-                                     const cancel_t *cancel, crack_ring_t **rings, size_t *nrings, err_t *err);
+/* A crack in one byte: where it leads, and whether at its start another piece of the same label touches in the corner.
+ * The next crack starts where it ends; the last one ends where the first one starts. */
+typedef uint8_t crack_t;
+enum { CRACK_RIGHT, CRACK_DOWN, CRACK_LEFT, CRACK_UP, CRACK_DIRECTION = 3, CRACK_PINCH = 4 };
 
 typedef struct {
-    int32_t x, y; /* lattice point where the crack starts */
-    uint8_t dir;  /* where it leads: 0 right, 1 down, 2 left, 3 up */
-    bool pinch;   /* at its start another piece of the same label touches in the corner */
-} crack_t;
+    crack_ring_t *rings;
+    crack_t *steps;
+    size_t count;
+} crack_rings_t;
 
-/* Walks one ring again; fn is called once per crack, in order. */
-typedef void (*crack_fn)(void *ctx, const crack_t *c);
-void crack_walk(const int32_t *labels, int width, int height, const crack_ring_t *ring, crack_fn fn, void *ctx);
+/* All rings of the labels 1..count in one pass over the image: an outer ring comes before the holes of its piece. Each
+ * ring is walked once. Memory: 4.25 bytes per pixel during the call, and up to 2 per crack for the steps. *out is
+ * released by crack_rings_free whatever happens. ERR_CANCELLED, ERR_NO_MEMORY. */
+ERR_MUST err_kind_t crack_find_rings(const int32_t *labels, int width, int height, uint32_t count,
+                                     const cancel_t *cancel, crack_rings_t *out, err_t *err);
+void crack_rings_free(crack_rings_t *r);
 
 #endif

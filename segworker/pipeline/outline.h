@@ -21,28 +21,45 @@ typedef enum {
     OUTLINE_CRACKS     /* the cracks; corners where the label touches itself are cut by 0.1 px */
 } outline_level_t;
 
-/* Longer rings are not smoothed: bounds the memory (about 200 bytes per crack) for images of pure noise. */
+/* Longer rings are not smoothed: bounds the memory (about 210 bytes per crack) for images of pure noise. */
 #define OUTLINE_MAX_SMOOTH_CRACKS (1U << 20)
 
 typedef struct {
     double x, y;
 } vec_t;
 
+typedef struct kernels kernels_t;
+
+/* Nodes lie on the ring, in order. at and smooth have room for the ring twice, so that an arc over its beginning can be
+ * read straight on. */
 typedef struct {
-    crack_t *cracks;
     vec_t *at, *smooth, *wide, *tmp; /* nodes: where they are, smoothed, smoothed more, work space */
     uint8_t *fixed;                  /* per node: corner that must stay */
     uint8_t *dir;                    /* per node: direction of its crack */
     uint32_t *order;                 /* indices: corners, stack of the simplification */
     uint8_t *keep;
-    size_t ncracks, nnodes;
+    kernels_t *kernels; /* made when first needed */
+    size_t nnodes;
     size_t room;
 } outline_t;
 
 void outline_free(outline_t *o);
 
-/* ERR_NO_MEMORY. out->points is allocated; width and height clamp the outline to the image. */
-ERR_MUST err_kind_t outline_build(outline_t *o, const int32_t *labels, int width, int height, const crack_ring_t *ring,
+/* ERR_NO_MEMORY. out->points is allocated; width and height clamp the outline to the image. steps: of all rings. */
+ERR_MUST err_kind_t outline_build(outline_t *o, int width, int height, const crack_ring_t *ring, const crack_t *steps,
                                   outline_level_t level, double tolerance, geom_ring_t *out, err_t *err);
+
+/* ---- the steps of it ---- */
+
+/* at -> smooth, with the narrowest filter only if `gently`. Changes wide, tmp, order, keep. False: no memory. */
+bool outline_smooth(outline_t *o, bool gently);
+void outline_kernels_free(kernels_t *k);
+
+/* Picks nodes of smooth so that no other is farther than tolerance from the line through them; moves them to the front
+ * of smooth and returns their number. Fixed nodes stay. */
+size_t outline_simplify(outline_t *o, double tolerance);
+
+/* Moves the n first nodes of smooth until they enclose `area`. Changes wide and tmp. */
+void outline_match_area(outline_t *o, size_t n, double area);
 
 #endif
