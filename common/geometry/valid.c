@@ -180,7 +180,7 @@ static int sort_edges(sweep_t *s) {
     uint64_t few[2 * FEW], *keys = few;
     size_t n = s->edge_count;
     if (n > FEW) {
-        keys = malloc(n * sizeof *keys);
+        keys = calloc(n, sizeof *keys);
     }
     for (size_t i = 0; keys != NULL && i < n; i++) {
         keys[i] = (uint64_t)((int64_t)s->edges[i].lo - INT32_MIN) << 32 | i;
@@ -308,8 +308,8 @@ int geom_is_valid(const geom_t *g) {
     if (!count_edges(g, &s)) {
         return 0;
     }
-    s.rings = malloc(s.ring_count * sizeof(const geom_ring_t *));
-    s.edges = malloc(s.edge_count * (sizeof *s.edges + sizeof *s.order + sizeof *s.active));
+    s.rings = calloc(s.ring_count, sizeof(const geom_ring_t *));
+    s.edges = calloc(s.edge_count, sizeof *s.edges + sizeof *s.order + sizeof *s.active);
     if (s.rings == NULL || s.edges == NULL) {
         goto out; /* not known to be valid */
     }

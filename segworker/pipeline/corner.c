@@ -46,7 +46,10 @@ void corner_find_axis(const crack_t *steps, size_t n, uint32_t *order, uint8_t *
         order[corners] = (uint32_t)i;
         corners += ((steps[i] ^ steps[before]) & CRACK_DIRECTION) != 0;
     }
-    ring_corner_t c[WINDOW]; /* a ring has at least four corners */
+    ring_corner_t c[WINDOW];
+    if (corners < 4) {
+        return; /* never so: a ring has at least four corners */
+    }
     for (size_t k = 0; k + 1 < WINDOW; k++) {
         c[k + 1] = corner_at(steps, n, order, corners, (corners + k - 2) % corners);
     }
