@@ -97,7 +97,7 @@ def rates(stack, number):
 def main():
     args = common.arguments(__doc__.split("\n\n")[0]).parse_args()
     before = common.machine()
-    few, many, seconds, number = (1, 3, 2, 2) if args.quick else (2, 40, 15, 12)
+    few, many, seconds, number = (1, 3, 2, 2) if args.quick else (2, 40, 12, 8)
     figures = {}
     stack = common.BenchStack(env={"SEGWORKER_MODELS": "classical_nuclei"})
     try:
