@@ -16,16 +16,15 @@
 
 typedef struct {
     geom_point_t a, b;
-    int32_t lo, hi;     /* extent along the sweep axis */
-    int32_t lo2, hi2;   /* extent across it */
-    uint32_t ring, pos; /* pos: index of a in its ring */
+    int32_t lo, hi;   /* extent along the sweep axis */
+    int32_t lo2, hi2; /* extent across it */
+    const geom_ring_t *ring;
+    uint32_t pos; /* index of a in its ring */
 } edge_t;
 
 typedef struct {
-    const geom_ring_t **rings;
     edge_t *edges;
     uint32_t *order, *active; /* indices of edges: by lo; those that still reach the sweep position */
-    uint32_t ring_count;
     size_t edge_count;
 } sweep_t;
 
@@ -51,9 +50,8 @@ static int in_extent(const edge_t *e, geom_point_t p) {
 }
 
 /* Points seen from p in the two directions in which the edge's ring leaves p (p lies on the edge). */
-static void ring_directions(const sweep_t *s, const edge_t *e, geom_point_t p, geom_point_t *back,
-                            geom_point_t *ahead) {
-    const geom_ring_t *r = s->rings[e->ring];
+static void ring_directions(const edge_t *e, geom_point_t p, geom_point_t *back, geom_point_t *ahead) {
+    const geom_ring_t *r = e->ring;
     *back = e->a;
     *ahead = e->b;
     if (same_point(p, e->a)) {
@@ -83,19 +81,19 @@ static int in_angle(geom_point_t o, geom_point_t p, geom_point_t r, geom_point_t
 }
 
 /* Two rings meet at point p: do they pass through each other, or run along each other? */
-static int passes_through(const sweep_t *s, const edge_t *e, const edge_t *f, geom_point_t p) {
+static int passes_through(const edge_t *e, const edge_t *f, geom_point_t p) {
     geom_point_t e0, e1, f0, f1;
-    ring_directions(s, e, p, &e0, &e1);
-    ring_directions(s, f, p, &f0, &f1);
+    ring_directions(e, p, &e0, &e1);
+    ring_directions(f, p, &f0, &f1);
     int u = in_angle(p, e0, e1, f0), v = in_angle(p, e0, e1, f1);
     return u < 0 || v < 0 || u != v;
 }
 
-static int neighbours(const sweep_t *s, const edge_t *e, const edge_t *f) {
+static int neighbours(const edge_t *e, const edge_t *f) {
     if (e->ring != f->ring) {
         return 0;
     }
-    uint32_t last = s->rings[e->ring]->count - 1;
+    uint32_t last = e->ring->count - 1;
     return f->pos == (e->pos < last ? e->pos + 1 : 0) || e->pos == (f->pos < last ? f->pos + 1 : 0);
 }
 
@@ -112,8 +110,8 @@ static int folds_back(const edge_t *e, const edge_t *f) {
     return dot > 0;
 }
 
-static int edges_conflict(const sweep_t *s, const edge_t *e, const edge_t *f) {
-    if (neighbours(s, e, f)) {
+static int edges_conflict(const edge_t *e, const edge_t *f) {
+    if (neighbours(e, f)) {
         return folds_back(e, f);
     }
     int d1 = cross_sign(e->a, e->b, f->a), d2 = cross_sign(e->a, e->b, f->b);
@@ -139,7 +137,7 @@ static int edges_conflict(const sweep_t *s, const edge_t *e, const edge_t *f) {
         touch[n++] = e->b;
     }
     for (int i = 0; i < n; i++) {
-        if (e->ring == f->ring || passes_through(s, e, f, touch[i])) {
+        if (e->ring == f->ring || passes_through(e, f, touch[i])) {
             return 1;
         }
     }
@@ -210,7 +208,7 @@ static int sweep_finds_conflict(sweep_t *s) {
                 continue;
             }
             s->active[kept++] = s->active[k];
-            if (f->lo2 <= e->hi2 && e->lo2 <= f->hi2 && edges_conflict(s, e, f)) {
+            if (f->lo2 <= e->hi2 && e->lo2 <= f->hi2 && edges_conflict(e, f)) {
                 return 1;
             }
         }
@@ -220,22 +218,32 @@ static int sweep_finds_conflict(sweep_t *s) {
     return 0;
 }
 
-static int collect_edges(sweep_t *s, int along_y) {
-    size_t k = 0;
-    for (uint32_t i = 0; i < s->ring_count; i++) {
-        const geom_ring_t *r = s->rings[i];
-        for (uint32_t j = 0; r != NULL && j < r->count; j++) {
-            edge_t e = {.a = r->points[j], .b = r->points[j + 1 < r->count ? j + 1 : 0], .ring = i, .pos = j};
-            int32_t xlo = e.a.x < e.b.x ? e.a.x : e.b.x, xhi = e.a.x < e.b.x ? e.b.x : e.a.x;
-            int32_t ylo = e.a.y < e.b.y ? e.a.y : e.b.y, yhi = e.a.y < e.b.y ? e.b.y : e.a.y;
-            if (same_point(e.a, e.b)) {
+/* Adds the edges of a ring; 0 when one has no length. */
+static int collect_ring(sweep_t *s, const geom_ring_t *r, int along_y) {
+    for (uint32_t j = 0; j < r->count; j++) {
+        edge_t e = {.a = r->points[j], .b = r->points[j + 1 < r->count ? j + 1 : 0], .ring = r, .pos = j};
+        int32_t xlo = e.a.x < e.b.x ? e.a.x : e.b.x, xhi = e.a.x < e.b.x ? e.b.x : e.a.x;
+        int32_t ylo = e.a.y < e.b.y ? e.a.y : e.b.y, yhi = e.a.y < e.b.y ? e.b.y : e.a.y;
+        if (same_point(e.a, e.b)) {
+            return 0;
+        }
+        e.lo = along_y ? ylo : xlo;
+        e.hi = along_y ? yhi : xhi;
+        e.lo2 = along_y ? xlo : ylo;
+        e.hi2 = along_y ? xhi : yhi;
+        s->edges[s->edge_count++] = e;
+    }
+    return 1;
+}
+
+static int collect_edges(sweep_t *s, const geom_t *g) {
+    geom_bbox_t box = geom_bbox(g);
+    int along_y = (int64_t)box.y1 - box.y0 > (int64_t)box.x1 - box.x0;
+    for (uint32_t i = 0; i < g->count; i++) {
+        for (uint32_t k = 0; k < g->polygons[i].count; k++) {
+            if (!collect_ring(s, &g->polygons[i].rings[k], along_y)) {
                 return 0;
             }
-            e.lo = along_y ? ylo : xlo;
-            e.hi = along_y ? yhi : xhi;
-            e.lo2 = along_y ? xlo : ylo;
-            e.hi2 = along_y ? xhi : yhi;
-            s->edges[k++] = e;
         }
     }
     return 1;
@@ -284,8 +292,9 @@ static int holes_are_inside(const geom_t *g) {
     return 1;
 }
 
-/* Counts rings and edges; 0 when a ring cannot enclose anything. */
-static int count_edges(const geom_t *g, sweep_t *s) {
+/* Number of edges; 0 when there is none, or a ring that cannot enclose anything. */
+static size_t count_edges(const geom_t *g) {
+    size_t n = 0;
     for (uint32_t i = 0; i < g->count; i++) {
         if (g->polygons[i].count < 1) {
             return 0;
@@ -295,37 +304,22 @@ static int count_edges(const geom_t *g, sweep_t *s) {
             if (r->count < 3 || geom_ring_area2(r) == 0) {
                 return 0;
             }
-            s->ring_count++;
-            s->edge_count += r->count;
+            n += r->count;
         }
     }
-    return s->ring_count > 0 && s->edge_count < UINT32_MAX;
+    return n < UINT32_MAX ? n : 0;
 }
 
 int geom_is_valid(const geom_t *g) {
     sweep_t s = {0};
-    int ok = 0;
-    if (!count_edges(g, &s)) {
-        return 0;
+    size_t n = count_edges(g);
+    s.edges = n > 0 ? calloc(n, sizeof *s.edges + sizeof *s.order + sizeof *s.active) : NULL;
+    if (s.edges == NULL) {
+        return 0; /* not known to be valid */
     }
-    s.rings = calloc(s.ring_count, sizeof(const geom_ring_t *));
-    s.edges = calloc(s.edge_count, sizeof *s.edges + sizeof *s.order + sizeof *s.active);
-    if (s.rings == NULL || s.edges == NULL) {
-        goto out; /* not known to be valid */
-    }
-    s.order = (uint32_t *)(void *)(s.edges + s.edge_count);
-    s.active = s.order + s.edge_count;
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < g->count; i++) {
-        for (uint32_t k = 0; k < g->polygons[i].count; k++) {
-            s.rings[n++] = &g->polygons[i].rings[k];
-        }
-    }
-    geom_bbox_t box = geom_bbox(g);
-    int along_y = (int64_t)box.y1 - box.y0 > (int64_t)box.x1 - box.x0;
-    ok = collect_edges(&s, along_y) && sort_edges(&s) && !sweep_finds_conflict(&s) && holes_are_inside(g);
-out:
-    free(s.rings);
+    s.order = (uint32_t *)(void *)(s.edges + n);
+    s.active = s.order + n;
+    int ok = collect_edges(&s, g) && sort_edges(&s) && !sweep_finds_conflict(&s) && holes_are_inside(g);
     free(s.edges);
     return ok;
 }
