@@ -38,6 +38,10 @@ CFG_INT(max_images_per_project, "MAX_IMAGES_PER_PROJECT", 10000, 1, 10000000, CO
 CFG_INT(max_queued_per_user, "MAX_QUEUED_PER_USER", 20000, 1, 10000000, CONFIG_GATEWAY, "unfinished jobs of one user (429 above)")
 CFG_INT(max_queued_total, "MAX_QUEUED_TOTAL", 200000, 1, 100000000, CONFIG_GATEWAY, "unfinished jobs in all (503 above)")
 
+CFG_BOOL(cache_enabled, "CACHE_ENABLED", true, CONFIG_GATEWAY, "keep pages of outlines in Redis for those who read them again (X-Cache)")
+CFG_INT(cache_ttl_s, "CACHE_TTL", 3600, 1, 604800, CONFIG_GATEWAY, "seconds that they are kept")
+CFG_INT(cache_max_size, "CACHE_MAX_SIZE", 67108864LL, 0, 1099511627776LL, CONFIG_GATEWAY, "bytes of Redis's memory for them; what was put first goes first")
+
 /* images */
 CFG_INT(max_image_pixels, "MAX_IMAGE_PIXELS", 400000000LL, 1, 100000000000LL, CONFIG_BOTH, "largest width x height that is decoded")
 CFG_INT(max_decoded_bytes, "MAX_DECODED_BYTES", 4294967296LL, 1048576, 1099511627776LL, CONFIG_BOTH, "largest decoded image, bytes")
@@ -82,6 +86,7 @@ CFG_STR(device, "SEGWORKER_DEVICE", "auto", CONFIG_WORKER, "auto, cpu, cuda or c
 CFG_INT(torch_threads, "SEGWORKER_THREADS", 0, 0, 1024, CONFIG_WORKER, "libtorch threads; 0 = cores / QUEUE_CONCURRENCY")
 CFG_STR(worker_models, "SEGWORKER_MODELS", "", CONFIG_WORKER, "models to serve, comma-separated; empty = all in MODELS_DIR")
 CFG_BOOL(result_cache, "RESULT_CACHE", true, CONFIG_WORKER, "reuse a user's earlier result of the same bytes, model and settings")
+CFG_INT(window_px, "SEGWORKER_WINDOW", 0, 0, 65536, CONFIG_WORKER, "px; images run in windows of this size; 0 = large ones only, as memory asks")
 CFG_INT(max_objects, "MAX_OBJECTS", 200000, 1, 10000000, CONFIG_WORKER, "most objects of one image; more is an error that says so")
 
 /* storage in S3, and the breaker */

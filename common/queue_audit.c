@@ -249,5 +249,12 @@ err_kind_t queue_housekeeping_run(queue_t *q, pg_conn_t *conn, err_t *err) {
             "WHERE created_at < now() - interval '24 hours' LIMIT 1000 FOR UPDATE SKIP LOCKED)",
             0, NULL, err);
     }
+    if (rc == ERR_OK) { /* of claims that ended without their worker's doing */
+        rc = delete_rows(conn, "previews",
+                         "DELETE FROM previews WHERE (job_id, claim, part) IN (SELECT p.job_id, p.claim, p.part FROM "
+                         "previews p JOIN jobs j ON j.id = p.job_id WHERE (j.state = 'active' AND "
+                         "left(j.token, 16) = p.claim) IS NOT TRUE LIMIT 1000)",
+                         0, NULL, err);
+    }
     return rc;
 }

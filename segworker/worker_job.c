@@ -13,6 +13,7 @@
 #include "segworker/pipeline/options.h"
 #include "segworker/pipeline/store.h"
 #include "segworker/worker_internal.h"
+#include "segworker/worker_preview.h"
 
 enum { CLAIM_WAIT_MS = 1000, ERROR_PAUSE_MS = 1000, FAIL_TRIES = 6 };
 
@@ -22,6 +23,7 @@ typedef struct {
     queue_claim_t *claim;
     job_options_t asked;
     char options[RESULT_OPTIONS_SIZE]; /* as they hold for this run, see options_write */
+    preview_t preview;
 } run_context_t;
 
 static pthread_once_t metrics_once = PTHREAD_ONCE_INIT;
@@ -81,6 +83,12 @@ static void on_progress(void *arg, const char *stage, double fraction) {
     run_context_t *x = arg;
     slot_computes(x->slot, true); /* a sign of life: see worker_watch.c */
     queue_publish_progress(x->w->queue, x->claim, stage, fraction);
+    preview_tick(&x->preview);
+}
+
+static void on_found(void *arg, const result_object_t *o) {
+    run_context_t *x = arg;
+    preview_add(&x->preview, o);
 }
 
 static bool on_cancelled(void *arg) {
@@ -126,8 +134,10 @@ static err_kind_t segment(run_context_t *x, worker_model_t *m, result_t *result,
                    .max_pages = (int32_t)cfg->max_image_pages},
         .max_objects = (uint32_t)cfg->max_objects,
         .timeout_ms = cfg->ml_timeout_ms,
+        .window_px = (int)cfg->window_px,
     };
-    const pipeline_callbacks_t callbacks = {.arg = x, .progress = on_progress, .cancelled = on_cancelled};
+    const pipeline_callbacks_t callbacks = {
+        .arg = x, .progress = on_progress, .cancelled = on_cancelled, .found = on_found};
     err_kind_t rc = storage_local(x->w->storage, x->claim->storage_key, path, sizeof path, err);
     if (rc == ERR_NOT_FOUND) {
         return err_set(err, ERR_NOT_FOUND, "object_missing",
@@ -269,6 +279,7 @@ static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
         return;
     }
     if (rc == ERR_OK) {
+        preview_begin(&x.preview, w->pg, c);
         slot_computes(slot, true);
         rc = segment(&x, m, &result, &err);
         slot_computes(slot, false);
@@ -283,6 +294,7 @@ static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
         err.kind = rc;
         end_badly(&x, &err);
     }
+    preview_end(&x.preview);
     result_free(&result);
 }
 

@@ -20,4 +20,7 @@ ERR_MUST err_kind_t jobs_retry(http_request_t *req, err_t *err);
 ERR_MUST err_kind_t jobs_cancel_project(http_request_t *req, err_t *err);
 ERR_MUST err_kind_t jobs_retry_project(http_request_t *req, err_t *err);
 
+/* GET /api/segmentation/job/{jobId}/preview; in preview.c */
+ERR_MUST err_kind_t preview_get(http_request_t *req, err_t *err);
+
 #endif

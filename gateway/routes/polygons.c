@@ -5,6 +5,9 @@
  * A page may hold 20,000 objects, tens of megabytes: it is read from the database in small portions, each written to
  * the client before the next is read, and no connection of the pool is held while a slow client reads. That is safe
  * because the objects of a segmentation never change; if the result is deleted half-way, the answer breaks off.
+ *
+ * For the same reason a page that was made once is kept in Redis (common/cache.h) under its ETag, if it is not large:
+ * result and parameters are all that it depends on. Whether the image is the caller's is looked up each time.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -13,6 +16,7 @@
 #include <string.h>
 
 #include "common/buf.h"
+#include "common/cache.h"
 #include "common/geometry/polygon.h"
 #include "common/hash.h"
 #include "common/log.h"
@@ -220,9 +224,18 @@ static void write_head(const query_t *q, buf_t *out) {
     buf_puts(out, ",\"features\":[");
 }
 
+/* Writes what is in out, and remembers it as long as it is small enough to be kept. */
+static bool emit(http_request_t *req, const buf_t *out, buf_t *kept) {
+    buf_append(kept, out->data, out->len);
+    if (kept->failed) {
+        buf_free(kept); /* stays failed */
+    }
+    return http_stream_write(req, out->data, out->len);
+}
+
 /* Writes one portion; *after is the last idx written. */
 static err_kind_t send_portion(http_request_t *req, const query_t *q, const PGresult *res, int64_t *sent,
-                               buf_t *scratch, buf_t *out, err_t *err) {
+                               buf_t *scratch, buf_t *kept, buf_t *out, err_t *err) {
     for (int i = 0; i < PQntuples(res); i++) {
         err_kind_t kind = write_object(q, res, i, *sent == 0, scratch, out, err);
         if (kind == ERR_OK && out->failed) {
@@ -233,7 +246,7 @@ static err_kind_t send_portion(http_request_t *req, const query_t *q, const PGre
         }
         ++*sent;
         if (out->len >= FLUSH_AT) {
-            if (!http_stream_write(req, out->data, out->len)) {
+            if (!emit(req, out, kept)) {
                 return err_set(err, ERR_IO, "client_gone", "The client went away.", NULL);
             }
             buf_reset(out);
@@ -242,18 +255,21 @@ static err_kind_t send_portion(http_request_t *req, const query_t *q, const PGre
     return ERR_OK;
 }
 
-/* first: the first portion, read before the answer began so that a database that is away still gives a 503. */
-static void send_page(http_request_t *req, const query_t *q, PGresult *first) {
-    buf_t out, scratch;
+/* first: the first portion, read before the answer began so that a database that is away still gives a 503. name: under
+ * which the page is kept. */
+static void send_page(http_request_t *req, const query_t *q, PGresult *first, const char *name) {
+    buf_t out, scratch, kept;
     err_t err = {0};
     err_kind_t kind = ERR_OK;
     int64_t sent = 0;
     PGresult *res = first;
     buf_init(&out, BUFFER_CAP);
     buf_init(&scratch, BUFFER_CAP);
+    buf_init(&kept, CACHE_ENTRY_MAX);
+    buf_printf(&kept, "%" PRId64 "\n", q->more ? q->last : (int64_t)-1);
     write_head(q, &out);
     while (kind == ERR_OK && res && PQntuples(res) > 0) {
-        kind = send_portion(req, q, res, &sent, &scratch, &out, &err);
+        kind = send_portion(req, q, res, &sent, &scratch, &kept, &out, &err);
         const int64_t after = pg_get_int(res, PQntuples(res) - 1, "idx", q->last);
         if (res != first) {
             PQclear(res);
@@ -271,13 +287,17 @@ static void send_page(http_request_t *req, const query_t *q, PGresult *first) {
     }
     if (kind == ERR_OK) {
         buf_puts(&out, q->binary ? "" : "]}");
-        kind = !out.failed && http_stream_write(req, out.data, out.len) ? ERR_OK : ERR_IO;
+        kind = !out.failed && emit(req, &out, &kept) ? ERR_OK : ERR_IO;
     }
     const bool is_head = strcmp(req->method, "HEAD") == 0;
     if (kind != ERR_OK && kind != ERR_IO && !is_head) {
         log_error(LOG_WARN, "polygons broke off", &err);
     }
     http_stream_end(req, kind == ERR_OK || is_head);
+    if (kind == ERR_OK && !kept.failed) {
+        cache_put(req->gw->cfg, req->gw->rds, name, kept.data, kept.len);
+    }
+    buf_free(&kept);
     buf_free(&scratch);
     buf_free(&out);
 }
@@ -288,6 +308,35 @@ static const char *make_etag(http_request_t *req, const query_t *q) {
     snprintf(text, sizeof text, "%d %d %.17g %" PRId64 " %" PRId64 " %s,%s,%s,%s", q->binary, q->measurements,
              q->pixel_um, q->limit, q->after, q->bbox[0], q->bbox[1], q->bbox[2], q->bbox[3]);
     return arena_printf(req->arena, "%s-%016" PRIx64, q->segmentation_id, route_hash(text, strlen(text), 0));
+}
+
+static const char *media_type(const query_t *q) {
+    return q->binary ? "application/vnd.spheroseg.polygons" : "application/geo+json";
+}
+
+/* Answers with the page that was kept under the name. False: there is none. */
+static bool reply_kept(http_request_t *req, const query_t *q, const char *name) {
+    buf_t kept;
+    char *body = NULL;
+    if (!cache_is_on(req->gw->cfg)) {
+        return false;
+    }
+    buf_init(&kept, CACHE_ENTRY_MAX);
+    const bool found = cache_get(req->gw->cfg, req->gw->rds, "polygons", name, &kept);
+    const int64_t next = found ? strtoll(kept.data, &body, 10) : 0;
+    const bool fine = found && body != kept.data && *body == '\n';
+    http_add_header(req, "X-Cache", fine ? "HIT" : "MISS");
+    if (fine) {
+        char text[24];
+        snprintf(text, sizeof text, "%" PRId64, next);
+        if (next >= 0) {
+            http_add_header(req, "X-Next-After", text);
+        }
+        body++;
+        (void)http_reply_text(req, 200, media_type(q), body, kept.len - (size_t)(body - kept.data));
+    }
+    buf_free(&kept);
+    return fine;
 }
 
 static err_kind_t image_polygons(http_request_t *req, err_t *err) {
@@ -309,7 +358,10 @@ static err_kind_t image_polygons(http_request_t *req, err_t *err) {
         return kind;
     }
     const char *etag = make_etag(req, &q);
-    if (etag && http_stream_not_modified(req, etag)) {
+    if (!etag) {
+        return err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", NULL);
+    }
+    if (http_stream_not_modified(req, etag) || reply_kept(req, &q, etag)) {
         return ERR_OK;
     }
     kind = find_page(req, &q, err);
@@ -322,8 +374,8 @@ static err_kind_t image_polygons(http_request_t *req, err_t *err) {
             snprintf(next, sizeof next, "%" PRId64, q.last);
             http_add_header(req, "X-Next-After", next);
         }
-        http_stream_begin(req, q.binary ? "application/vnd.spheroseg.polygons" : "application/geo+json");
-        send_page(req, &q, res);
+        http_stream_begin(req, media_type(&q));
+        send_page(req, &q, res, etag);
     }
     PQclear(res);
     return kind;

@@ -74,6 +74,7 @@ const http_route_t routes_segmentation[] = {
     {"GET", "/api/segmentation/job/{jobId}", jobs_get, 0},
     {"DELETE", "/api/segmentation/job/{jobId}", jobs_cancel, 0},
     {"POST", "/api/segmentation/job/{jobId}/retry", jobs_retry, 0},
+    {"GET", "/api/segmentation/job/{jobId}/preview", preview_get, 0},
     {"GET", "/api/segmentation/queue/status", queue_status, 0},
     {NULL, NULL, NULL, 0},
 };

@@ -76,6 +76,9 @@ static err_kind_t add_object(run_t *r, result_object_t *o, err_t *err) {
         return k;
     }
     o->idx = ++out->count;
+    if (r->many && r->cb && r->cb->found) {
+        r->cb->found(r->cb->arg, o);
+    }
     if (r->cb && r->cb->object) {
         k = r->cb->object(r->cb->arg, o, err);
         geom_free(&o->geom);

@@ -35,7 +35,7 @@ typedef struct {
     uint32_t max_objects;
     int64_t timeout_ms; /* 0 = none; grows with images of more than 16 million pixels */
     int window_px;      /* 0 = by the memory there is; else every image runs in windows of this size and what is around
-                           them, for tests */
+                           them */
 } pipeline_params_t;
 
 typedef struct {
@@ -48,6 +48,9 @@ typedef struct {
     /* Each object as soon as it is complete; result_t then holds none, only their number, and memory stays bounded
      * however many there are. The geometry is freed after the call. May be NULL. */
     err_kind_t (*object)(void *arg, const result_object_t *o, err_t *err);
+    /* Each object of an image that is processed in windows, as soon as it is complete; it stays the result's. One call
+     * at a time. May be NULL. */
+    void (*found)(void *arg, const result_object_t *o);
 } pipeline_callbacks_t;
 
 /* Loads the model, warms it up and tests it on a small square, so the first image does not pay for the start. device:
