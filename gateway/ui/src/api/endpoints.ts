@@ -89,6 +89,18 @@ export const segmentation = {
     ),
   job: (jobId: string) => requestJson<Job>(`/api/segmentation/job/${jobId}`),
   cancel: (jobId: string) => requestJson<Job>(`/api/segmentation/job/${jobId}`, { method: "DELETE" }),
+  /** Outlines of what is finished of a running job: those after part `after` of the preview `of`. */
+  async preview(
+    jobId: string, of: string | null, after: number, signal?: AbortSignal,
+  ): Promise<{ of: string | null; next: number | null; data: ArrayBuffer }> {
+    const query = of === null ? "" : `?of=${encodeURIComponent(of)}&after=${after}`;
+    const response = await request(`/api/segmentation/job/${jobId}/preview${query}`, signal ? { signal } : {});
+    const next = response.headers.get("X-Next-After");
+    return {
+      of: response.headers.get("X-Preview"), next: next !== null && /^\d+$/.test(next) ? Number(next) : null,
+      data: await response.arrayBuffer(),
+    };
+  },
   retry: (jobId: string) => requestJson<Job>(`/api/segmentation/job/${jobId}/retry`, { method: post }),
   queue: () => requestJson<QueueStatus>("/api/segmentation/queue/status"),
 };

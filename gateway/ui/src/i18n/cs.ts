@@ -373,6 +373,7 @@ export const cs: Catalog = {
   "viewer.segmentAgain": "Segmentovat znovu",
   "viewer.showHoles": "Zobrazit otvory",
   "viewer.showOutlines": "Zobrazit obrysy",
+  "viewer.soFar": { one: "zatím {n} objekt", few: "zatím {n} objekty", many: "zatím {n} objektu", other: "zatím {n} objektů" },
   "viewer.summary": "Průměr {mean}, medián {median}, SD {sd}",
   "viewer.tab.display": "Zobrazení",
   "viewer.tab.info": "Údaje",

@@ -356,6 +356,7 @@ export const de: Catalog = {
   "viewer.segmentAgain": "Neu segmentieren",
   "viewer.showHoles": "Löcher zeigen",
   "viewer.showOutlines": "Umrisse zeigen",
+  "viewer.soFar": { one: "bisher {n} Objekt", other: "bisher {n} Objekte" },
   "viewer.summary": "Mittel {mean}, Median {median}, SD {sd}",
   "viewer.tab.display": "Anzeige",
   "viewer.tab.info": "Info",

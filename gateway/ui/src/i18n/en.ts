@@ -359,6 +359,7 @@ export const en = {
   "viewer.segmentAgain": "Segment again",
   "viewer.showHoles": "Show holes",
   "viewer.showOutlines": "Show outlines",
+  "viewer.soFar": { one: "{n} object so far", other: "{n} objects so far" },
   "viewer.summary": "Mean {mean}, median {median}, SD {sd}",
   "viewer.tab.display": "Display",
   "viewer.tab.info": "Info",

@@ -357,6 +357,7 @@ export const es: Catalog = {
   "viewer.segmentAgain": "Segmentar de nuevo",
   "viewer.showHoles": "Mostrar huecos",
   "viewer.showOutlines": "Mostrar contornos",
+  "viewer.soFar": { one: "{n} objeto por ahora", many: "{n} de objetos por ahora", other: "{n} objetos por ahora" },
   "viewer.summary": "Media {mean}, mediana {median}, DE {sd}",
   "viewer.tab.display": "Vista",
   "viewer.tab.info": "Datos",

@@ -357,6 +357,7 @@ export const fr: Catalog = {
   "viewer.segmentAgain": "Segmenter à nouveau",
   "viewer.showHoles": "Afficher les trous",
   "viewer.showOutlines": "Afficher les contours",
+  "viewer.soFar": { one: "{n} objet jusqu'ici", many: "{n} d'objets jusqu'ici", other: "{n} objets jusqu'ici" },
   "viewer.summary": "Moyenne {mean}, médiane {median}, écart-type {sd}",
   "viewer.tab.display": "Affichage",
   "viewer.tab.info": "Infos",

@@ -353,6 +353,7 @@ export const zh: Catalog = {
   "viewer.segmentAgain": "重新分割",
   "viewer.showHoles": "显示孔洞",
   "viewer.showOutlines": "显示轮廓",
+  "viewer.soFar": { other: "目前 {n} 个对象" },
   "viewer.summary": "均值 {mean}，中位数 {median}，标准差 {sd}",
   "viewer.tab.display": "显示",
   "viewer.tab.info": "信息",

@@ -156,11 +156,12 @@ export function Stage({ image, result, onControls }: StageProps): JSX.Element {
         ready.outlines = false;
         tellReady();
         void result.settled.value;
-        layer.setOutlines(result.outlines.value);
+        layer.setOutlines(result.outlines.value ?? result.preview.outlines.value);
       }),
       effect(() => {
         const { width, opacity, visible, holes, fill } = display.value;
-        layer.setStyle({ width, opacity, visible, holes, fill, steps: result.colouring.value?.steps ?? null, mask: result.mask.value });
+        const preliminary = result.outlines.value === null && result.preview.outlines.value !== null;
+        layer.setStyle({ width, opacity: preliminary ? opacity * 0.6 : opacity, visible, holes, fill, steps: result.colouring.value?.steps ?? null, mask: result.mask.value });
       }),
       effect(() => layer.setMarks(result.selected.value, result.hovered.value)),
     ];

@@ -5,6 +5,7 @@ import { Problem } from "../../api/problem";
 import type { Image, Segmentation } from "../../api/types";
 import { colourRange, colourSteps } from "../../outlines/colours";
 import { parseOutlines, type OutlineSet } from "../../outlines/parse";
+import { Preview } from "./preview";
 import { emptyColumns, fillColumns, maskOf, sortObjects, type ColumnKey, type Columns, type RangeFilter } from "./measures";
 
 const OUTLINE_PAGE = 20_000;
@@ -34,6 +35,8 @@ export function setDisplay(change: Partial<Display>): void {
 }
 
 export class ResultState {
+  /** What is finished of an image that has no result yet; drawn, but not listed or measured. */
+  readonly preview = new Preview();
   readonly outlines = signal<OutlineSet | null>(null);
   readonly columns = signal<Columns>(new Map());
   /** Share of the measurements that has arrived; 1 when all. */
@@ -72,10 +75,12 @@ export class ResultState {
 
   dispose(): void {
     this.abort.abort();
+    this.preview.dispose();
   }
 
   /** Reads the result when the image has one that is not held yet. Safe to call on every change of the image. */
   follow(image: Image): void {
+    this.preview.follow(image);
     if (image.objectCount === null) {
       this.settled.value = true;
       return;
@@ -115,10 +120,12 @@ export class ResultState {
         this.outlines.value = set;
         this.settled.value = true;
       });
+      this.preview.dispose();
       this.segmentation.value = await images.segmentation(this.imageId);
       await this.readMeasurements(set, stop);
     } catch (error) {
       if (stop.aborted) return;
+      this.preview.dispose();
       if (!(error instanceof Problem && error.status === 404)) this.problem.value = error;
       this.settled.value = true;
     }

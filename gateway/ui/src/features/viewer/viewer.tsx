@@ -267,6 +267,9 @@ export function ViewerScreen({ projectId, imageId }: { projectId: string; imageI
         {busy && job && (
           <div class="stage-status" role="status">
             <span>{statusWords(image)}</span>
+            {result.preview.outlines.value && (
+              <span data-testid="preview-count">{t("viewer.soFar", { n: result.preview.outlines.value.count })}</span>
+            )}
             {state === "active" && <Bar fraction={job.progress} label={statusWords(image)} />}
           </div>
         )}
