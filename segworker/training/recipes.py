@@ -46,16 +46,16 @@ MODELS = {
         },
     },
     "spheroid": {
-        "title": "Spheroids and organoids",
+        "title": "Spheroids and organoids", "version": "1.1.0",
         "description": "Finds spheroids in bright-field images, one per well or many per slide, and the bright "
                        "mass of fluorescent spheroids; neighbours that touch are separated.",
         "data": ["spheroid_single", "spheroid_many", "spheroid_fluo"],
         "input": {"channels": 1, "colour": "grey", "pixelUnit": "native",
                   "scale": {"kind": "fit_long_side", "px": 1024, "upscale": False},
                   "tile": 1024, "halo": 64, "divisor": 32, "normalisation": NORMALISATION},
-        # no spheroid in the data is smaller than 900 px; what is below 100 px is debris or dirt
-        "postprocess": {"threshold": 0.5, "seedThreshold": 0.5, "seedMinArea": 10, "minArea": 100,
-                        "distSigma": 1.0, "maxHoleArea": 100},
+        # 75 px would find more pieces of fluorescent spheroids, but a dark rim alone gives spots of 90 px
+        "postprocess": {"threshold": 0.4, "seedThreshold": 0.5, "seedMinArea": 10, "minArea": 100,
+                        "distSigma": 3.0, "maxHoleArea": 100},
         "recipe": {
             "batch": 6, "crop": 256, "lr": 3e-3, "contact_weight": 3, "distance_weight": 5,
             "shares": {"spheroid_single": 0.38, "spheroid_many": 0.44, "spheroid_fluo": 0.18},
