@@ -57,7 +57,10 @@ static bool make_room(ws_socket_t *s) {
     }
     int room = s->room == 0 ? RING_START : s->room * 2;
     room = room < s->room_max ? room : s->room_max;
-    ws_message_t **ring = room > s->room ? calloc((size_t)room, sizeof *ring) : NULL;
+    if (room <= s->room || room < 1) {
+        return false;
+    }
+    ws_message_t **ring = calloc((size_t)room, sizeof(ws_message_t *));
     if (!ring) {
         return false;
     }
