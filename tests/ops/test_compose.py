@@ -192,7 +192,8 @@ def test_debug_log_by_signal(stack):
     person.register()
 
     def speaks():
-        person.get("/api/projects")  # one of the two gateways answers
+        # One of the two gateways has it, and tells of its end on the debug log.
+        WebSocket(person, cookies=False, token=person.token).close()
         return '"level":"debug"' in containers.run("docker", "logs", "--since", "60s", gateway).stderr
     containers.wait_until(speaks, 30, "a debug line")
     containers.run("docker", "kill", "-s", "USR1", gateway)
