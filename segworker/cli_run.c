@@ -1,20 +1,24 @@
 /*
- * `segworker run`: the pipeline of the daemon on files, for scripts and batch systems. One model is loaded once and the
- * images run one after the other; a broken image is reported and the others still run.
+ * `segworker run`: the pipeline of the daemon on files, for scripts and batch systems. One model is loaded once. A few
+ * images are under way at a time, so that the network has work while others are decoded, outlined and written
+ * (lanes.h); what is said about them comes in their order. A broken image is reported and the others still run.
  */
 #include "segworker/cli_run.h"
 
 #include <errno.h>
 #include <getopt.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/thread_util.h"
 #include "segworker/cli_plane.h"
 #include "segworker/models.h"
 #include "segworker/output/output.h"
+#include "segworker/pipeline/lanes.h"
 #include "segworker/pipeline/options.h"
 #include "segworker/pipeline/pipeline.h"
 
@@ -53,7 +57,7 @@ void cli_run_help(FILE *out) {
           "  --mix W,W,...     weights of the channels instead\n"
           "  --z N, --time N   slice and time of an OME-TIFF or ImageJ stack, counted from 1 (those of the page)\n"
           "  --device DEVICE   auto, cpu, cuda or cuda:N (SEGWORKER_DEVICE)\n"
-          "  --threads N       CPU threads, 0 = one per core (SEGWORKER_THREADS)\n"
+          "  --threads N       CPU threads in all, 0 = one per core (SEGWORKER_THREADS)\n"
           "  --timings         print the seconds of each stage\n"
           "  --quiet           print errors only\n"
           "\n"
@@ -304,54 +308,70 @@ static bool names_collide(const options_t *o) {
 
 /* ---- running ---- */
 
-static void print_error(const char *what, const err_t *err) {
-    fprintf(stderr, "%s: %s (%s)\n", what, err->message, err->code);
+static void print_error(FILE *to, const char *what, const err_t *err) {
+    fprintf(to, "%s: %s (%s)\n", what, err->message, err->code);
 }
 
+enum { MOST_AT_A_TIME = 64 };
+
+/* All images; under the lock but for what stays the same. */
 typedef struct {
-    const char *name;
-    int number, of, percent;
+    pipeline_t *p;
+    const options_t *o;
+    const config_t *cfg;
+    pthread_mutex_t lock;
+    int next;     /* image that comes next */
+    int told;     /* images whose words were printed */
+    char **words; /* of each image that has ended */
+    int code;
+    bool show; /* how far it is, on a terminal */
+    int percent;
+} batch_t;
+
+typedef struct {
+    batch_t *b;
+    int image;
 } progress_t;
 
 static void on_progress(void *arg, const char *stage, double fraction) {
     progress_t *p = arg;
+    batch_t *b = p->b;
     int percent = (int)(fraction * 100);
-    if (percent != p->percent) {
-        p->percent = percent;
-        fprintf(stderr, "\r\033[K[%d/%d] %s  %s %d%%", p->number, p->of, p->name, stage, percent);
+    (void)pthread_mutex_lock(&b->lock);
+    if (p->image == b->told && percent != b->percent) { /* the one whose words come next */
+        b->percent = percent;
+        fprintf(stderr, "\r\033[K[%d/%d] %s  %s %d%%", p->image + 1, b->o->nimages, base_name(b->o->images[p->image]),
+                stage, percent);
     }
+    (void)pthread_mutex_unlock(&b->lock);
 }
 
-static void print_result(const options_t *o, const char *image, const result_t *r) {
+static void print_result(FILE *to, const options_t *o, const char *image, const result_t *r) {
     if (o->quiet) {
         return;
     }
-    fprintf(stderr, "%s: %u object%s%s%s\n", image, r->count, r->count == 1 ? "" : "s", r->note[0] ? ". " : "",
-            r->note);
+    fprintf(to, "%s: %u object%s%s%s\n", image, r->count, r->count == 1 ? "" : "s", r->note[0] ? ". " : "", r->note);
     for (int i = 0; o->timings && i < r->nstages; i++) {
-        fprintf(stderr, "  %-10s %8.3f s\n", r->stages[i].name, r->stages[i].seconds);
+        fprintf(to, "  %-10s %8.3f s\n", r->stages[i].name, r->stages[i].seconds);
     }
 }
 
-static bool run_one(pipeline_t *p, const options_t *o, const config_t *cfg, int i) {
+static bool run_one(batch_t *b, int i, FILE *words) {
+    const options_t *o = b->o;
     const char *image = o->images[i];
-    bool show = !o->quiet && isatty(STDERR_FILENO);
-    progress_t progress = {.name = base_name(image), .number = i + 1, .of = o->nimages, .percent = -1};
-    pipeline_callbacks_t cb = {.arg = &progress, .progress = show ? on_progress : NULL};
+    progress_t progress = {.b = b, .image = i};
+    pipeline_callbacks_t cb = {.arg = &progress, .progress = b->show ? on_progress : NULL};
     pipeline_params_t params = {.options = &o->job,
                                 .plane = &o->plane,
-                                .limits = {.max_pixels = cfg->max_image_pixels,
-                                           .max_decoded_bytes = cfg->max_decoded_bytes,
-                                           .max_pages = (int32_t)cfg->max_image_pages},
-                                .max_objects = (uint32_t)cfg->max_objects};
+                                .limits = {.max_pixels = b->cfg->max_image_pixels,
+                                           .max_decoded_bytes = b->cfg->max_decoded_bytes,
+                                           .max_pages = (int32_t)b->cfg->max_image_pages},
+                                .max_objects = (uint32_t)b->cfg->max_objects};
     char path[4096];
     result_t result;
     err_t err;
     err_clear(&err);
-    err_kind_t k = pipeline_run(p, image, &params, &cb, &result, &err);
-    if (show) {
-        fputs("\r\033[K", stderr);
-    }
+    err_kind_t k = pipeline_run(b->p, image, &params, &cb, &result, &err);
     if (k == ERR_OK && !output_path(o, image, path, sizeof path)) {
         k = err_set(&err, ERR_INVALID, "output_write_failed", "The name of the result is too long.", NULL);
     }
@@ -360,12 +380,68 @@ static bool run_one(pipeline_t *p, const options_t *o, const config_t *cfg, int 
         k = output_write_file(&result, path, &oo, &err);
     }
     if (k == ERR_OK) {
-        print_result(o, image, &result);
+        print_result(words, o, image, &result);
     } else {
-        print_error(image, &err);
+        print_error(words, image, &err);
     }
     result_free(&result);
     return k == ERR_OK;
+}
+
+/* Prints what is known about images that have ended, up to the first that has not; the lock is held. */
+static void tell(batch_t *b) {
+    while (b->told < b->o->nimages && b->words[b->told]) {
+        fprintf(stderr, "%s%s", b->show ? "\r\033[K" : "", b->words[b->told]);
+        free(b->words[b->told]);
+        b->words[b->told++] = NULL;
+        b->percent = -1;
+    }
+}
+
+static void *run_images(void *arg) {
+    batch_t *b = arg;
+    (void)pthread_mutex_lock(&b->lock);
+    while (b->next < b->o->nimages) {
+        int i = b->next++;
+        char *text = NULL;
+        size_t size = 0;
+        (void)pthread_mutex_unlock(&b->lock);
+        FILE *words = open_memstream(&text, &size);
+        bool ok = words && run_one(b, i, words);
+        bool said = words && fclose(words) == 0 && text;
+        (void)pthread_mutex_lock(&b->lock);
+        b->words[i] = said ? text : strdup("out of memory\n");
+        b->code = ok ? b->code : EXIT_FAILED;
+        tell(b);
+    }
+    (void)pthread_mutex_unlock(&b->lock);
+    return NULL;
+}
+
+/* All images, so many at a time that no lane waits: one more than there are lanes. */
+static int run_all(pipeline_t *p, const options_t *o, const config_t *cfg) {
+    batch_t b = {.p = p, .o = o, .cfg = cfg, .show = !o->quiet && isatty(STDERR_FILENO), .percent = -1};
+    pthread_t threads[MOST_AT_A_TIME];
+    int lanes = 1, each = 1, n = 0;
+    pipeline_lanes(p, &lanes, &each);
+    int wanted = lanes + 1 < MOST_AT_A_TIME ? lanes + 1 : MOST_AT_A_TIME;
+    wanted = wanted < o->nimages ? wanted : o->nimages;
+    b.words = calloc((size_t)o->nimages, sizeof *b.words);
+    if (!b.words) {
+        fputs("segworker run: out of memory\n", stderr);
+        return EXIT_FAILED;
+    }
+    (void)pthread_mutex_init(&b.lock, NULL);
+    while (n + 1 < wanted && thread_start(&threads[n], "image", run_images, &b) == 0) {
+        n++;
+    }
+    (void)run_images(&b);
+    for (int i = 0; i < n; i++) {
+        (void)pthread_join(threads[i], NULL);
+    }
+    (void)pthread_mutex_destroy(&b.lock);
+    free(b.words);
+    return b.code;
 }
 
 /* --model: a folder with a model.json, else a name in MODELS_DIR, else the first model there. */
@@ -406,17 +482,18 @@ int cli_run(int argc, char **argv, const config_t *cfg) {
         k = find_model(&o, cfg, spec, &err);
     }
     if (k == ERR_OK) {
-        pipeline_set_threads(o.threads);
+        lanes_set_up(&(lanes_setup_t){.threads = o.threads,
+                                      .lanes = (int)cfg->lanes,
+                                      .batch = (int)cfg->batch,
+                                      .batch_wait_ms = (int)cfg->batch_wait_ms});
         k = pipeline_create(spec, o.device, &p, &err);
     }
     if (k != ERR_OK) {
-        print_error("segworker run", &err);
+        print_error(stderr, "segworker run", &err);
         code = EXIT_FAILED;
     }
-    for (int i = 0; k == ERR_OK && i < o.nimages; i++) {
-        if (!run_one(p, &o, cfg, i)) {
-            code = EXIT_FAILED;
-        }
+    if (k == ERR_OK) {
+        code = run_all(p, &o, cfg);
     }
     pipeline_free(p);
     free(spec);
@@ -437,7 +514,7 @@ int cli_models(int argc, char **argv, const config_t *cfg) {
     err_t err;
     err_clear(&err);
     if (models_load(cfg->models_dir, cfg->worker_models, &reg, &err) != ERR_OK) {
-        print_error("segworker models", &err);
+        print_error(stderr, "segworker models", &err);
         return EXIT_FAILED;
     }
     for (int i = 0; i < reg.count; i++) {
@@ -445,7 +522,7 @@ int cli_models(int argc, char **argv, const config_t *cfg) {
         printf("%s\t%s\t%s\n", m->name, m->version, m->title);
     }
     for (int i = 0; i < reg.nproblems; i++) {
-        print_error(reg.problems[i].name, &reg.problems[i].err);
+        print_error(stderr, reg.problems[i].name, &reg.problems[i].err);
     }
     int code = reg.nproblems ? EXIT_FAILED : EXIT_FINE;
     models_free(&reg);

@@ -183,6 +183,7 @@ torch::IValue first_forward(torch_model *m, const torch::Tensor &x) {
 extern "C" void torch_set_threads(int threads) {
     try {
         unsigned cores = std::thread::hardware_concurrency();
+        (void)at::get_num_threads(); // a thread's first call takes over the process's number: not after this one
         at::set_num_threads(threads > 0 ? threads : static_cast<int>(cores ? cores : 1));
     } catch (...) {
         // the library keeps its own default

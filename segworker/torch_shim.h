@@ -1,8 +1,8 @@
 /*
  * C interface to TorchScript, implemented by torch_shim.cc, the only C++ of the project. No exception leaves it.
  *
- * A torch_model_t holds one loaded module on one device. Calls on the same model must not overlap; the library's
- * thread count is shared by the whole process. A model lives until torch_model_free.
+ * A torch_model_t holds one loaded module on one device. Calls on the same model may overlap once the first has
+ * returned (on an accelerator they do not pay). A model lives until torch_model_free.
  */
 #ifndef SG_TORCH_SHIM_H
 #define SG_TORCH_SHIM_H
@@ -18,7 +18,7 @@ extern "C" {
 
 typedef struct torch_model torch_model_t;
 
-/* Number of threads that one inference uses on the CPU; 0 = one per core. Effective from the next run on. */
+/* Number of threads that an inference called by this thread uses on the CPU; 0 = one per core. */
 void torch_set_threads(int threads);
 
 /* Can the word be a device here? "auto", "cpu", "cuda", "cuda:N". auto gives cuda when there is one, else cpu.

@@ -9,21 +9,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/breaker.h"
 #include "common/log.h"
+#include "segworker/pipeline/infer.h"
+#include "segworker/pipeline/lanes.h"
 #include "segworker/pipeline/options.h"
 #include "segworker/worker_internal.h"
-
-static int threads_per_run(const config_t *cfg) {
-    if (cfg->torch_threads > 0) {
-        return (int)cfg->torch_threads;
-    }
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    long each = cores / (long)cfg->queue_concurrency;
-    return each < 1 ? 1 : (int)each;
-}
 
 /* ---- use ---- */
 
@@ -127,13 +119,33 @@ static err_kind_t read_registry(worker_t *w, model_registry_t *reg, err_t *err) 
     return rc;
 }
 
+/* The first network stands for all: how well a tile uses several threads is the library's and the machine's affair. */
+static void tune(worker_t *w) {
+    for (int i = 0; i < w->nmodels; i++) {
+        pipeline_t *p = w->models[i]->pipeline;
+        if (infer_backend_for(pipeline_spec(p))->computes) {
+            int lanes = 1, each = 1;
+            char words[2][16];
+            pipeline_tune(p);
+            pipeline_lanes(p, &lanes, &each);
+            (void)snprintf(words[0], sizeof words[0], "%d", lanes);
+            (void)snprintf(words[1], sizeof words[1], "%d", each);
+            log_event(LOG_INFO, "inference is set up", "lanes", words[0], "threadsEach", words[1], NULL);
+            return;
+        }
+    }
+}
+
 err_kind_t worker_load_models(worker_t *w, err_t *err) {
     model_registry_t reg;
     err_kind_t rc = read_registry(w, &reg, err);
     if (rc != ERR_OK) {
         return rc;
     }
-    pipeline_set_threads(threads_per_run(w->cfg));
+    lanes_set_up(&(lanes_setup_t){.threads = (int)w->cfg->torch_threads,
+                                  .lanes = (int)w->cfg->lanes,
+                                  .batch = (int)w->cfg->batch,
+                                  .batch_wait_ms = (int)w->cfg->batch_wait_ms});
     for (int i = 0; rc == ERR_OK && i < reg.count && !w->stopping; i++) {
         rc = load_model(w, &reg.models[i], &w->models[i], err);
         if (rc == ERR_OK) {
@@ -142,6 +154,9 @@ err_kind_t worker_load_models(worker_t *w, err_t *err) {
         }
     }
     models_free(&reg);
+    if (rc == ERR_OK) {
+        tune(w);
+    }
     return rc;
 }
 

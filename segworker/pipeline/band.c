@@ -9,6 +9,20 @@
 
 #include "segworker/pipeline/turn.h"
 
+enum { MOST_AHEAD = 32, AHEAD_BYTES = 96 << 20 };
+
+/* A tile and what it needs while it runs. */
+typedef struct {
+    float *in, *raw, *layers[NETOUT_LAYERS];
+    lane_task_t task;
+} work_t;
+
+/* Rows of the image that are in memory: `inputs` planes of h rows, the first being row y. */
+typedef struct {
+    float *planes;
+    int x, y, w, h;
+} rows_t;
+
 struct band {
     band_source_t src;
     netout_t out;
@@ -17,54 +31,17 @@ struct band {
     int first, have, cap; /* rows of points at hand: first .. first + have - 1 */
     int points;           /* per row */
     float *layer[NETOUT_LAYERS];
+    /* Tiles are numbered row by row; tile t uses work[t % nwork]. From ended to handed_in - 1 they run. */
+    work_t work[MOST_AHEAD];
+    int nwork;
+    int64_t handed_in, ended;
+    rows_t rows; /* of the row of tiles that is being handed in */
+    int rows_of; /* its number; -1 = none */
 };
 
 static err_kind_t no_memory(err_t *err) {
     return err_set(err, ERR_NO_MEMORY, "out_of_memory", "There is not enough memory to run the model.", NULL);
 }
-
-err_kind_t band_create(const band_source_t *src, int rows, band_t **out, err_t *err) {
-    band_t *b = calloc(1, sizeof *b);
-    *out = NULL;
-    if (!b) {
-        return no_memory(err);
-    }
-    b->src = *src;
-    b->out = netout_of(src->spec);
-    b->padded_width = tile_padded(src->input->width, src->tile.divisor);
-    b->padded_height = tile_padded(src->input->height, src->tile.divisor);
-    b->across = tile_count(b->padded_width, &src->tile);
-    b->down = tile_count(b->padded_height, &src->tile);
-    b->points = netout_points(&b->out, src->input->width);
-    int all = netout_points(&b->out, src->input->height);
-    int64_t cap = ((int64_t)rows + src->tile.tile) / b->out.grid + 2;
-    b->cap = cap < all ? (int)cap : all;
-    for (int l = 0; l < b->out.layers; l++) {
-        b->layer[l] = malloc((size_t)b->cap * (size_t)b->points * (size_t)b->out.depth[l] * sizeof *b->layer[l]);
-        if (!b->layer[l]) {
-            band_free(b);
-            return no_memory(err);
-        }
-    }
-    *out = b;
-    return ERR_OK;
-}
-
-void band_free(band_t *b) {
-    if (b) {
-        for (int l = 0; l < NETOUT_LAYERS; l++) {
-            free(b->layer[l]);
-        }
-        free(b);
-    }
-}
-
-/* ---- one tile ---- */
-
-/* Buffers for one tile. */
-typedef struct {
-    float *in, *raw, *layers[NETOUT_LAYERS];
-} work_t;
 
 static void work_free(work_t *w) {
     free(w->in);
@@ -86,17 +63,104 @@ static err_kind_t work_make(work_t *w, const netout_t *o, int tw, int th, err_t 
     return ok ? ERR_OK : no_memory(err);
 }
 
+static int tile_width(const band_t *b) {
+    return b->padded_width < b->src.tile.tile ? b->padded_width : b->src.tile.tile;
+}
+
+static int tile_height(const band_t *b) {
+    return b->padded_height < b->src.tile.tile ? b->padded_height : b->src.tile.tile;
+}
+
+/* Tiles at a time: enough for the lanes, but at least two fit into any memory. Turned tiles come one by one. */
+static err_kind_t make_work(band_t *b, err_t *err) {
+    int tw = tile_width(b), th = tile_height(b), wanted = 1;
+    if (b->src.lanes && b->src.tta == MODEL_TTA_NONE) {
+        int64_t floats =
+            b->out.inputs + ((int64_t)b->out.channels + netout_floats(&b->out)) / (b->out.grid * b->out.grid);
+        int64_t room = AHEAD_BYTES / ((int64_t)tw * th * floats * (int64_t)sizeof(float));
+        wanted = lanes_depth(b->src.lanes);
+        wanted = wanted < MOST_AHEAD ? wanted : MOST_AHEAD;
+        wanted = wanted > room ? (int)room : wanted;
+        wanted = wanted < 2 ? 2 : wanted;
+        int64_t tiles = (int64_t)b->across * b->down;
+        wanted = wanted > tiles ? (int)tiles : wanted;
+    }
+    err_kind_t k = ERR_OK;
+    for (int i = 0; k == ERR_OK && i < wanted; i++) {
+        k = work_make(&b->work[i], &b->out, tw, th, err);
+        b->nwork = i + 1;
+    }
+    return k;
+}
+
+err_kind_t band_create(const band_source_t *src, int rows, band_t **out, err_t *err) {
+    band_t *b = calloc(1, sizeof *b);
+    *out = NULL;
+    if (!b) {
+        return no_memory(err);
+    }
+    b->src = *src;
+    b->rows_of = -1;
+    b->out = netout_of(src->spec);
+    b->padded_width = tile_padded(src->input->width, src->tile.divisor);
+    b->padded_height = tile_padded(src->input->height, src->tile.divisor);
+    b->across = tile_count(b->padded_width, &src->tile);
+    b->down = tile_count(b->padded_height, &src->tile);
+    b->points = netout_points(&b->out, src->input->width);
+    int all = netout_points(&b->out, src->input->height);
+    int64_t cap = ((int64_t)rows + src->tile.tile) / b->out.grid + 2;
+    b->cap = cap < all ? (int)cap : all;
+    for (int l = 0; l < b->out.layers; l++) {
+        b->layer[l] = malloc((size_t)b->cap * (size_t)b->points * (size_t)b->out.depth[l] * sizeof *b->layer[l]);
+        if (!b->layer[l]) {
+            band_free(b);
+            return no_memory(err);
+        }
+    }
+    err_kind_t k = make_work(b, err);
+    if (k != ERR_OK) {
+        band_free(b);
+        return k;
+    }
+    *out = b;
+    return ERR_OK;
+}
+
+void band_free(band_t *b) {
+    if (!b) {
+        return;
+    }
+    for (int i = 0; i < b->nwork; i++) {
+        if (b->src.lanes) {
+            lanes_drop(b->src.lanes, &b->work[i].task);
+        }
+        work_free(&b->work[i]);
+    }
+    for (int l = 0; l < NETOUT_LAYERS; l++) {
+        free(b->layer[l]);
+    }
+    free(b->rows.planes);
+    free(b);
+}
+
+/* ---- one tile ---- */
+
 static err_kind_t run_network(void *ctx, const float *in, int w, int h, float *raw, err_t *err) {
     const band_source_t *src = ctx;
     const tile_hooks_t *hooks = &src->hooks;
+    int channels = netout_of(src->spec).channels;
     if (cancel_asked(&hooks->stop)) {
         return err_set(err, ERR_CANCELLED, "cancelled", "The job was cancelled.", NULL);
+    }
+    if (src->lanes) {
+        lane_task_t t = {.net = src->net, .input = in, .output = raw, .h = h, .w = w, .channels = channels};
+        lanes_submit(src->lanes, &t);
+        return lanes_wait(src->lanes, &t, &hooks->stop, err);
     }
     if (hooks->lock) {
         hooks->lock(hooks->lock_arg, true);
     }
-    err_kind_t k =
-        src->net->backend->run(src->net->state, in, h, w, raw, netout_of(src->spec).channels, &hooks->stop, err);
+    err_kind_t k = src->net->backend->run(src->net->state, in, h, w, raw, channels, &hooks->stop, err);
     if (hooks->lock) {
         hooks->lock(hooks->lock_arg, false);
     }
@@ -115,12 +179,6 @@ static err_kind_t run_tile(const band_source_t *src, const netout_t *o, work_t *
     }
     return k;
 }
-
-/* Rows of the image that are in memory: `inputs` planes of h rows, the first being row y. */
-typedef struct {
-    const float *planes;
-    int x, y, w, h;
-} rows_t;
 
 /* The network's input, reflected where the tile goes beyond the image (width x height). */
 static void gather(const rows_t *r, int inputs, int width, int height, tile_span_t sx, tile_span_t sy, float *in) {
@@ -212,35 +270,97 @@ static void scatter(band_t *b, const work_t *w, tile_span_t sx, tile_span_t sy) 
     }
 }
 
-/* Row `next` of tiles. */
-static err_kind_t run_row(band_t *b, err_t *err) {
+static void spans_of(const band_t *b, int64_t tile, tile_span_t *sx, tile_span_t *sy) {
+    *sx = tile_span(b->padded_width, &b->src.tile, (int)(tile % b->across));
+    *sy = tile_span(b->padded_height, &b->src.tile, (int)(tile / b->across));
+}
+
+/* The rows that a row of tiles looks at are at hand afterwards. */
+static err_kind_t need_input(band_t *b, int row, tile_span_t sy, err_t *err) {
     int width = b->src.input->width, height = b->src.input->height;
-    tile_span_t sy = tile_span(b->padded_height, &b->src.tile, b->next);
-    rows_t r = {.x = 0, .y = first_of(sy, height), .w = width};
-    float *planes = NULL;
-    work_t w = {0};
-    int tw = b->padded_width < b->src.tile.tile ? b->padded_width : b->src.tile.tile;
-    r.h = (sy.stop < height ? sy.stop : height) - r.y;
-    err_kind_t k = read_prepared(&b->src, (image_rect_t){0, r.y, width, r.h}, &planes, err);
-    if (k == ERR_OK) {
-        k = work_make(&w, &b->out, tw, sy.stop - sy.start, err);
+    if (b->rows_of == row) {
+        return ERR_OK;
     }
-    r.planes = planes;
-    for (int tx = 0; k == ERR_OK && tx < b->across; tx++) {
-        tile_span_t sx = tile_span(b->padded_width, &b->src.tile, tx);
-        gather(&r, b->out.inputs, width, height, sx, sy, w.in);
-        k = run_tile(&b->src, &b->out, &w, tw, sy.stop - sy.start, err);
+    free(b->rows.planes);
+    b->rows = (rows_t){.y = first_of(sy, height), .w = width};
+    b->rows.h = (sy.stop < height ? sy.stop : height) - b->rows.y;
+    b->rows_of = -1;
+    err_kind_t k = read_prepared(&b->src, (image_rect_t){0, b->rows.y, width, b->rows.h}, &b->rows.planes, err);
+    b->rows_of = k == ERR_OK ? row : -1;
+    return k;
+}
+
+/* The next tile: its input is made and, with lanes, handed in. */
+static err_kind_t hand_in(band_t *b, err_t *err) {
+    int64_t tile = b->handed_in, all = (int64_t)b->across * b->down;
+    tile_span_t sx, sy;
+    spans_of(b, tile, &sx, &sy);
+    work_t *w = &b->work[tile % b->nwork];
+    err_kind_t k = need_input(b, (int)(tile / b->across), sy, err);
+    if (k != ERR_OK) {
+        return k;
+    }
+    gather(&b->rows, b->out.inputs, b->src.input->width, b->src.input->height, sx, sy, w->in);
+    if (b->src.lanes && b->src.tta == MODEL_TTA_NONE) {
+        w->task = (lane_task_t){.net = b->src.net,
+                                .input = w->in,
+                                .output = w->raw,
+                                .h = sy.stop - sy.start,
+                                .w = sx.stop - sx.start,
+                                .channels = b->out.channels,
+                                .more = (int)(all - tile - 1 < b->nwork ? all - tile - 1 : b->nwork)};
+        lanes_submit(b->src.lanes, &w->task);
+    }
+    b->handed_in++;
+    return ERR_OK;
+}
+
+/* As many tiles as can run are handed in. */
+static err_kind_t hand_in_all(band_t *b, err_t *err) {
+    int64_t all = (int64_t)b->across * b->down;
+    err_kind_t k = ERR_OK;
+    while (k == ERR_OK && b->handed_in < all && b->handed_in < b->ended + b->nwork) {
+        k = hand_in(b, err);
+    }
+    return k;
+}
+
+/* The tile that was handed in first: its layers go to the rows at hand. */
+static err_kind_t end_tile(band_t *b, err_t *err) {
+    tile_span_t sx, sy;
+    spans_of(b, b->ended, &sx, &sy);
+    work_t *w = &b->work[b->ended % b->nwork];
+    int tw = sx.stop - sx.start, th = sy.stop - sy.start;
+    err_kind_t k = ERR_OK;
+    if (b->src.lanes && b->src.tta == MODEL_TTA_NONE) {
+        k = lanes_wait(b->src.lanes, &w->task, &b->src.hooks.stop, err);
         if (k == ERR_OK) {
-            scatter(b, &w, sx, sy);
-            if (b->src.hooks.progress) {
-                b->src.hooks.progress(b->src.hooks.arg,
-                                      (double)((int64_t)b->next * b->across + tx + 1) / ((double)b->down * b->across));
-            }
+            netout_convert(b->src.spec, w->raw, (size_t)netout_points(&b->out, tw) * (size_t)netout_points(&b->out, th),
+                           w->layers);
+        }
+    } else {
+        k = run_tile(&b->src, &b->out, w, tw, th, err);
+    }
+    if (k == ERR_OK) {
+        scatter(b, w, sx, sy);
+        b->ended++;
+        if (b->src.hooks.progress) {
+            b->src.hooks.progress(b->src.hooks.arg, (double)b->ended / ((double)b->down * b->across));
         }
     }
-    work_free(&w);
-    free(planes);
     return k;
+}
+
+/* Row `next` of tiles. The first tiles of the row after it are running when it ends. */
+static err_kind_t run_row(band_t *b, err_t *err) {
+    err_kind_t k = ERR_OK;
+    for (int tx = 0; k == ERR_OK && tx < b->across; tx++) {
+        k = hand_in_all(b, err);
+        if (k == ERR_OK) {
+            k = end_tile(b, err);
+        }
+    }
+    return k == ERR_OK && b->nwork > 1 ? hand_in_all(b, err) : k;
 }
 
 static void forget_above(band_t *b, int row) {

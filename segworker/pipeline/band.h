@@ -1,22 +1,25 @@
 /*
  * The network's output for an image of any size, a band of rows at a time: the image is run in tiles (tile.h), each of
  * them once, and the kept layers (netout.h) of the rows that windows still need stay at hand. What a pixel gets does
- * not depend on which rows are asked for.
+ * not depend on which rows are asked for. With lanes (lanes.h) tiles run ahead: a few are always handed in, also while
+ * the window before is labelled.
  *
- * Memory: rows at hand x width x netout_floats * 4 bytes / grid^2. A band belongs to one thread; its network may be
- * shared through tile_hooks_t.lock.
+ * Memory: rows at hand x width x netout_floats * 4 bytes / grid^2, and tiles ahead within 96 MB. A band belongs to one
+ * thread; its network may be shared through tile_hooks_t.lock or the lanes.
  */
 #ifndef SG_PIPELINE_BAND_H
 #define SG_PIPELINE_BAND_H
 
 #include "segworker/pipeline/infer.h"
 #include "segworker/pipeline/input.h"
+#include "segworker/pipeline/lanes.h"
 #include "segworker/pipeline/netout.h"
 #include "segworker/pipeline/prepare.h"
 #include "segworker/pipeline/tile.h"
 
 typedef struct {
-    const infer_t *net;
+    infer_t *net;
+    lanes_t *lanes; /* where it runs; NULL: on the thread of the run */
     const model_spec_t *spec;
     model_tta_t tta;
     input_t *input;

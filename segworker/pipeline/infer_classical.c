@@ -36,5 +36,9 @@ static const char *classical_device(void *state) {
     return "cpu";
 }
 
-const infer_backend_t infer_classical = {
-    .name = "classical", .load = classical_load, .run = classical_tile, .device = classical_device, .unload = free};
+const infer_backend_t infer_classical = {.name = "classical",
+                                         .load = classical_load,
+                                         .run = classical_tile,
+                                         .device = classical_device,
+                                         .unload = free,
+                                         .concurrent = true};

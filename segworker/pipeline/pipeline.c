@@ -10,8 +10,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "segworker/pipeline/room.h"
 #include "segworker/pipeline/run.h"
-#include "segworker/torch_shim.h"
 
 /* Share of the run that is done after a stage, from measured times. */
 static const struct {
@@ -77,6 +77,19 @@ err_kind_t run_stopped(const run_t *r, err_t *err) {
                         (long long)(r->params->timeout_ms / 1000));
     }
     return err_set(err, ERR_CANCELLED, "cancelled", "The job was cancelled.", NULL);
+}
+
+err_kind_t run_take_room(run_t *r, int64_t bytes, err_t *err) {
+    const int64_t look_ms = 50;
+    while (!room_take(bytes, look_ms)) {
+        if (run_should_stop(r)) {
+            return err_set(err, ERR_CANCELLED, "cancelled", "The job was cancelled.", NULL);
+        }
+        r->deadline += r->deadline > 0 ? (double)look_ms / 1000.0 : 0;
+        tell(r, STAGE_DECODE, 0); /* alive, and waiting */
+    }
+    r->taken = bytes;
+    return ERR_OK;
 }
 
 /* ---- the run ---- */
@@ -208,6 +221,7 @@ err_kind_t pipeline_run(pipeline_t *p, const char *path, const pipeline_params_t
     input_close(&r.level);
     input_close(&r.shrunk);
     free(r.anchors);
+    room_leave(r.taken);
     if (k != ERR_OK) {
         result_free(out);
     }
@@ -216,6 +230,12 @@ err_kind_t pipeline_run(pipeline_t *p, const char *path, const pipeline_params_t
 
 /* ---- pipelines ---- */
 
+/* A small square is enough: with re-optimisation off, a new shape costs nothing extra. */
+static int warm_size(const model_spec_t *m) {
+    const int px = 256;
+    return m->tile < px ? m->tile : tile_padded(px, m->divisor);
+}
+
 err_kind_t pipeline_create(const model_spec_t *spec, const char *device, pipeline_t **out, err_t *err) {
     *out = NULL;
     pipeline_t *p = calloc(1, sizeof *p);
@@ -223,12 +243,14 @@ err_kind_t pipeline_create(const model_spec_t *spec, const char *device, pipelin
         return run_no_memory(err);
     }
     p->spec = *spec;
-    /* A small square is enough: with re-optimisation off, a new shape costs nothing extra. */
-    const int warm_px = 256;
-    int warm = p->spec.tile < warm_px ? p->spec.tile : tile_padded(warm_px, p->spec.divisor);
+    int warm = warm_size(&p->spec);
     err_kind_t k =
         infer_open(infer_backend_for(&p->spec), &p->spec, device, warm, netout_of(&p->spec).channels, &p->net, err);
+    if (k == ERR_OK && p->net.backend->computes) {
+        k = lanes_open(pipeline_device(p), &p->lanes, err);
+    }
     if (k != ERR_OK) {
+        infer_close(&p->net);
         free(p);
         return k;
     }
@@ -239,6 +261,7 @@ err_kind_t pipeline_create(const model_spec_t *spec, const char *device, pipelin
 
 void pipeline_free(pipeline_t *p) {
     if (p) {
+        lanes_close(p->lanes);
         infer_close(&p->net);
         pthread_mutex_destroy(&p->busy);
         free(p);
@@ -249,10 +272,23 @@ const char *pipeline_device(const pipeline_t *p) {
     return p->net.backend->device(p->net.state);
 }
 
+void pipeline_tune(pipeline_t *p) {
+    if (p->lanes) {
+        lanes_tune(p->lanes, &p->net, p->net.inputs, warm_size(&p->spec), netout_of(&p->spec).channels);
+    }
+}
+
+void pipeline_lanes(const pipeline_t *p, int *lanes, int *threads_each) {
+    *lanes = *threads_each = 1;
+    if (p->lanes) {
+        lanes_shape(p->lanes, lanes, threads_each);
+    }
+}
+
 const model_spec_t *pipeline_spec(const pipeline_t *p) {
     return &p->spec;
 }
 
 void pipeline_set_threads(int threads) {
-    torch_set_threads(threads);
+    lanes_set_up(&(lanes_setup_t){.threads = threads});
 }

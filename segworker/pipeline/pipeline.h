@@ -9,7 +9,8 @@
  * copy of the image get one, whatever its size.
  *
  * A pipeline_t is one model on one device, loaded and warmed up once. pipeline_run may be called from several threads
- * on the same pipeline: the stages run side by side, the network runs one tile at a time. */
+ * on the same pipeline: the stages run side by side, and so do the tiles of the network, in lanes that all pipelines of
+ * a device share (lanes.h). */
 #ifndef SG_PIPELINE_PIPELINE_H
 #define SG_PIPELINE_PIPELINE_H
 
@@ -62,8 +63,15 @@ void pipeline_free(pipeline_t *p); /* NULL is allowed */
 const char *pipeline_device(const pipeline_t *p);
 const model_spec_t *pipeline_spec(const pipeline_t *p);
 
-/* Threads that one inference uses on the CPU, for the whole process; 0 = one per core. */
+/* Threads that inference uses on the CPU in all, for pipelines created from now on; 0 = one per core. lanes.h has more
+ * to set. */
 void pipeline_set_threads(int threads);
+
+/* Measures how the cores are shared out best among tiles (lanes_tune), with this network; nothing may run meanwhile. */
+void pipeline_tune(pipeline_t *p);
+
+/* Tiles that are computed side by side, and threads of each. */
+void pipeline_lanes(const pipeline_t *p, int *lanes, int *threads_each);
 
 /* Segments one page of a file. An image without contrast or without objects is a success with count 0 and words in
  * out->note. Released with result_free, which is safe after an error too.

@@ -20,7 +20,8 @@
 struct pipeline {
     model_spec_t spec;
     infer_t net;
-    pthread_mutex_t busy; /* one tile at a time on the device */
+    lanes_t *lanes;       /* of the device; NULL: the backend runs on the thread of the run */
+    pthread_mutex_t busy; /* for backends that take one call at a time */
 };
 
 typedef enum {
@@ -53,8 +54,9 @@ typedef struct {
     bool contrast;
     double net_x, net_y; /* px of the level per px of what is labelled: 1, unless objects are found on the net plane */
 
-    bool many;   /* more than one window */
-    size_t room; /* of out->objects */
+    bool many;     /* more than one window */
+    int64_t taken; /* bytes of the room, see room.h */
+    size_t room;   /* of out->objects */
     struct {
         int32_t x, y;
     } * anchors; /* a pixel of each object that was found, in px of what is labelled */
@@ -67,6 +69,8 @@ void run_enter(run_t *r, stage_id_t stage);
 /* done: 0..1 of the stage, or with many windows, of the image. */
 void run_report(run_t *r, double done);
 bool run_should_stop(void *r);
+/* Waits for memory that other images have; the time does not count. ERR_CANCELLED. */
+ERR_MUST err_kind_t run_take_room(run_t *r, int64_t bytes, err_t *err);
 ERR_MUST err_kind_t run_stopped(const run_t *r, err_t *err);
 ERR_MUST err_kind_t run_no_memory(err_t *err);
 

@@ -11,6 +11,7 @@
 
 enum {
     WHOLE_BYTES = 480 << 20,  /* an image that takes no more is one window */
+    MANY_BYTES = 500 << 20,   /* what one in windows takes in all */
     WINDOW_BYTES = 200 << 20, /* else what one window may take */
     BAND_BYTES = 250 << 20,   /* and the rows of maps at hand, which are as wide as the image, if cores can be so low */
     PIXEL_BYTES = 40,         /* labels, outlines and measurements, per px of a window */
@@ -85,10 +86,11 @@ err_kind_t windows_open(run_t *r, err_t *err) {
     if (resized && pixels > fits) {
         reduce = (int)ceil(sqrt(pixels / fits));
     }
-    if (!r->many || pixels <= fits) {
+    k = run_take_room(r, pixels <= fits ? (int64_t)pixels * bytes_per_pixel(m) : MANY_BYTES, err);
+    if (k == ERR_OK && (!r->many || pixels <= fits)) {
         k = input_load(&r->level, reduce, &stop, err);
     }
-    if (reduce > 1) {
+    if (k == ERR_OK && reduce > 1) {
         r->options = options_reduced(&r->options, reduce);
         net_size(m, um * reduce, r->level.width, r->level.height, &nw, &nh);
     }
@@ -118,7 +120,9 @@ static void on_lock(void *arg, bool on) {
 
 static band_source_t source_of(run_t *r) {
     const model_spec_t *m = &r->p->spec;
+    bool shared = r->p->net.backend->concurrent;
     return (band_source_t){.net = &r->p->net,
+                           .lanes = r->p->lanes,
                            .spec = m,
                            .tta = r->options.tta,
                            .input = r->net_input,
@@ -127,7 +131,7 @@ static band_source_t source_of(run_t *r) {
                            .hooks = {.stop = {.fn = run_should_stop, .ctx = r},
                                      .progress = on_tile,
                                      .arg = r,
-                                     .lock = on_lock,
+                                     .lock = shared ? NULL : on_lock,
                                      .lock_arg = r->p}};
 }
 

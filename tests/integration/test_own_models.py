@@ -13,11 +13,12 @@ from api import Client
 from harness import BUILD, ROOT, wait_until
 
 
-def run(model, image, out, *options):
+def run(model, image, out, *options, env=None):
     """Objects (features of GeoJSON) that the command line finds; the error's words when it fails."""
     done = subprocess.run([BUILD / "segworker", "run", "--quiet", "--model", f"{model}/", *options, image, "-o", out],
                           capture_output=True, text=True, timeout=120,
-                          env={"PATH": "/usr/bin:/bin", "ASAN_OPTIONS": "detect_leaks=0"})
+                          env={"PATH": "/usr/bin:/bin", **(env or {}),
+                               "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1"})
     if done.returncode != 0:
         return done.stderr
     return json.loads(out.read_text())["features"]
@@ -149,6 +150,23 @@ def test_a_wrong_model_is_refused_in_words(tmp_path, picture, change, words):
 
 
 # ---------------------------------------------------------------- bioimage.io packages
+
+@pytest.mark.parametrize("setting", [{}, {"SEGWORKER_LANES": "1"}, {"SEGWORKER_LANES": "2", "SEGWORKER_BATCH": "3"}])
+def test_without_memory_tiles_get_smaller(tmp_path, picture, setting):
+    """A network for which a tile is too much, and a batch all the more, still finds the same."""
+    path, count, _ = picture
+    plain = run(toy_models.logits(tmp_path, "plain"), path, tmp_path / "out.geojson", env={"SEGWORKER_LANES": "1"})
+    greedy = toy_models.logits(tmp_path, "greedy", toy_models.Greedy(128 * 128))  # warmed up with a tile of 128 px
+    assert run(greedy, path, tmp_path / "out.geojson", env=setting) == plain
+    manifest = json.loads((greedy / "model.json").read_text())
+    manifest["input"]["tile"] = 384  # now a tile is too much
+    (greedy / "model.json").write_text(json.dumps(manifest))
+    assert "out_of_memory" in run(greedy, path, tmp_path / "out.geojson", env=setting)  # the model cannot be warmed up
+    greedy = toy_models.logits(tmp_path, "large", toy_models.Greedy(256 * 256), tile=384)
+    cut = run(greedy, path, tmp_path / "out.geojson", env=setting)
+    assert len(cut) == count == len(plain)
+    assert areas(cut) == areas(plain)
+
 
 def tensor_04(name, channels, **more):
     return {"name": name, "axes": "bcyx", "data_type": "float32",

@@ -47,8 +47,8 @@ static err_kind_t fake_run(void *state, const float *in, int h, int w, float *ou
 static const infer_backend_t FAKE = {.name = "fake", .run = fake_run};
 
 /* The whole plane through a band, `rows` rows at a time, each time with two rows of the time before. */
-static err_kind_t run_plane(const infer_t *net, const float *plane, int width, int height, const tile_params_t *p,
-                            int rows, float *const *maps, const tile_hooks_t *hooks, err_t *err) {
+static err_kind_t run_plane(infer_t *net, const float *plane, int width, int height, const tile_params_t *p, int rows,
+                            float *const *maps, const tile_hooks_t *hooks, err_t *err) {
     static model_spec_t spec;
     spec.output = MODEL_OUTPUT_TEST;
     spec.net = (model_net_t){.inputs = 1, .grid = 1};
