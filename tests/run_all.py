@@ -177,7 +177,7 @@ def ops(build):
     """What operators use, as far as it can be tried without a Docker engine: alert rules, dashboards, manifests, scripts."""
     status, _ = run([ROOT / "compose/grafana/make_dashboards.py", "--check"])
     total = Result(status == 0, status != 0)
-    total += pytest(build, "tests/ops", "-k", "test_rules or test_k8s")
+    total += pytest(build, "tests/ops", "-k", "test_rules or test_k8s or test_dockerfiles")
     if any((pathlib.Path(d) / "bats").exists() for d in os.environ["PATH"].split(":")):
         status, out = run(["bats", "--tap", ROOT / "tests/ops/bats"])
         total += tap(out).judge("bats", status)
