@@ -16,6 +16,9 @@
 #include <torch/csrc/jit/runtime/graph_executor.h>
 #include <torch/script.h>
 #include <torch/version.h>
+// Streams through the library's device-neutral interface, which every build has, with or without CUDA.
+#include <c10/core/impl/VirtualGuardImpl.h>
+#include <c10/core/StreamGuard.h>
 // torch/cuda.h is part of the C++ API and names cuda_is_available in every build, with or without CUDA.
 #include <torch/cuda.h>
 
@@ -28,6 +31,9 @@ struct torch_model {
     std::unique_ptr<torch::jit::Module> fast;
     torch::Device device{torch::kCPU};
     std::string name;
+    // On an accelerator: its own stream, and memory of the host that the device reads and writes by itself.
+    std::unique_ptr<c10::Stream> stream;
+    torch::Tensor host_in, host_out;
 };
 
 namespace {
@@ -122,8 +128,8 @@ torch::Tensor as_maps(const torch::IValue &value) {
     return torch::cat(parts, 1);
 }
 
-err_kind_t copy_output(const torch::IValue &value, const int64_t *shape, float *output, err_t *err) {
-    torch::Tensor y = as_maps(value);
+// Is y of the shape n, channels, height, width?
+err_kind_t check_shape(const torch::Tensor &y, const int64_t *shape, err_t *err) {
     bool fits = y.dim() == 4;
     std::string found;
     for (int64_t d = 0; d < y.dim(); d++) {
@@ -136,8 +142,47 @@ err_kind_t copy_output(const torch::IValue &value, const int64_t *shape, float *
                        "%.100s, expected %ld x %ld x %ld x %ld", found.c_str(), static_cast<long>(shape[0]),
                        static_cast<long>(shape[1]), static_cast<long>(shape[2]), static_cast<long>(shape[3]));
     }
-    y = y.to(torch::kCPU, torch::kFloat32).contiguous();
-    std::memcpy(output, y.data_ptr<float>(), static_cast<size_t>(y.numel()) * sizeof(float));
+    return ERR_OK;
+}
+
+err_kind_t copy_output(const torch::IValue &value, const int64_t *shape, float *output, err_t *err) {
+    torch::Tensor y = as_maps(value);
+    err_kind_t k = check_shape(y, shape, err);
+    if (k == ERR_OK) {
+        y = y.to(torch::kCPU, torch::kFloat32).contiguous();
+        std::memcpy(output, y.data_ptr<float>(), static_cast<size_t>(y.numel()) * sizeof(float));
+    }
+    return k;
+}
+
+// A pinned tensor of the host; the one from before if it has the shape.
+const torch::Tensor &pinned(torch::Tensor &kept, torch::IntArrayRef shape) {
+    if (!kept.defined() || kept.sizes() != shape) {
+        kept = torch::empty(shape, torch::TensorOptions().dtype(torch::kFloat32).pinned_memory(true));
+    }
+    return kept;
+}
+
+// Copies to the device, the run and the copy back are queued on the model's stream one after the other; the host waits
+// once, at the end.
+err_kind_t run_on_accelerator(torch_model *m, const float *input, torch::IntArrayRef in_shape, float *output,
+                              const int64_t *out_shape, err_t *err) {
+    c10::impl::VirtualGuardImpl device(m->device.type());
+    if (!m->stream) {
+        m->stream = std::make_unique<c10::Stream>(device.getStreamFromGlobalPool(m->device));
+    }
+    c10::StreamGuard guard(*m->stream);
+    const torch::Tensor &x = pinned(m->host_in, in_shape);
+    std::memcpy(x.data_ptr<float>(), input, static_cast<size_t>(x.numel()) * sizeof(float));
+    torch::Tensor y = as_maps(m->module.forward({x.to(m->device, /*non_blocking=*/true)}));
+    err_kind_t k = check_shape(y, out_shape, err);
+    if (k != ERR_OK) {
+        return k;
+    }
+    torch::Tensor z = pinned(m->host_out, y.sizes());
+    z.copy_(y, /*non_blocking=*/true);
+    device.synchronizeStream(*m->stream);
+    std::memcpy(output, z.data_ptr<float>(), static_cast<size_t>(z.numel()) * sizeof(float));
     return ERR_OK;
 }
 
@@ -253,13 +298,13 @@ extern "C" err_kind_t torch_model_run_maps(torch_model_t *m, const float *input,
     const char *message = "The model failed on this image.";
     try {
         c10::InferenceMode guard;
+        const int64_t shape[4] = {n, out_channels, out_h, out_w};
+        if (!m->device.is_cpu()) {
+            return run_on_accelerator(m, input, {n, in_channels, h, w}, output, shape, err);
+        }
         // from_blob wants a mutable pointer; the tensor is only read.
         torch::Tensor x = torch::from_blob(const_cast<float *>(input), {n, in_channels, h, w}, torch::kFloat32);
-        if (m->device.is_cuda()) {
-            x = x.to(m->device);
-        }
         torch::IValue y = m->fast ? first_forward(m, x) : m->module.forward({x});
-        const int64_t shape[4] = {n, out_channels, out_h, out_w};
         return copy_output(y, shape, output, err);
     } catch (const std::bad_alloc &) {
         return no_memory(err);

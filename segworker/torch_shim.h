@@ -2,7 +2,7 @@
  * C interface to TorchScript, implemented by torch_shim.cc, the only C++ of the project. No exception leaves it.
  *
  * A torch_model_t holds one loaded module on one device. Calls on the same model may overlap once the first has
- * returned (on an accelerator they do not pay). A model lives until torch_model_free.
+ * returned; on an accelerator they must not. A model lives until torch_model_free.
  */
 #ifndef SG_TORCH_SHIM_H
 #define SG_TORCH_SHIM_H

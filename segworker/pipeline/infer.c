@@ -77,7 +77,8 @@ const infer_backend_t *infer_backend_for(const model_spec_t *spec) {
 /* Something that is neither blank nor like any image: rings of rising width. */
 static void draw_rings(float *in, int size, int planes) {
     for (size_t i = 0, n = (size_t)size * (size_t)size; i < n * (size_t)planes; i++) {
-        double x = (double)(i % n % (size_t)size), y = (double)(i % n / (size_t)size);
+        size_t column = i % n % (size_t)size, row = i % n / (size_t)size;
+        double x = (double)column, y = (double)row;
         in[i] = (float)(0.5 + 0.5 * sin(sqrt(x * x + y * y + 1)));
     }
 }
