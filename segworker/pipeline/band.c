@@ -333,7 +333,8 @@ static err_kind_t end_tile(band_t *b, err_t *err) {
     int tw = sx.stop - sx.start, th = sy.stop - sy.start;
     err_kind_t k = ERR_OK;
     if (b->src.lanes && b->src.tta == MODEL_TTA_NONE) {
-        k = lanes_wait(b->src.lanes, &w->task, &b->src.hooks.stop, err);
+        k = cancel_asked(&b->src.hooks.stop) ? err_set(err, ERR_CANCELLED, "cancelled", "The job was cancelled.", NULL)
+                                             : lanes_wait(b->src.lanes, &w->task, &b->src.hooks.stop, err);
         if (k == ERR_OK) {
             netout_convert(b->src.spec, w->raw, (size_t)netout_points(&b->out, tw) * (size_t)netout_points(&b->out, th),
                            w->layers);

@@ -44,7 +44,8 @@ struct lanes {
     pthread_cond_t work, done;
     lane_task_t *first, *last;
     int waiting, running, busy; /* tasks in the queue, tasks and threads at work */
-    bool alone;                 /* a lane wants to run with nothing beside it */
+    int asking;                 /* lanes that want to run with nothing beside them: nothing begins until they did */
+    bool alone;                 /* one of them does */
     bool quit;
 };
 
@@ -112,14 +113,14 @@ static int take_alike(lanes_t *l, lane_task_t *group[LANES_MOST_BATCH], int most
 static int threads_for_first(const lanes_t *l) {
     const lane_task_t *t = l->first;
     int share = share_of(l);
-    if (!t || l->alone || l->running >= l->lanes) {
+    if (!t || l->alone || l->asking > 0 || (!t->net->fixed && l->running >= l->lanes)) {
         return 0;
     }
     if (!l->cpu) {
-        return 1;
+        return l->running == 0 ? 1 : 0;
     }
-    bool single = l->running == 0 && l->waiting == 1 && t->more == 0 && !t->net->fixed;
-    int want = single ? l->threads : share;
+    bool single = l->running == 0 && l->waiting == 1 && t->more == 0;
+    int want = t->net->fixed ? 1 : single ? l->threads : share;
     return l->busy + want <= l->threads || l->running == 0 ? want : 0;
 }
 
@@ -152,15 +153,17 @@ static err_kind_t run_together(lane_t *lane, lane_task_t **group, int n, err_t *
     return k;
 }
 
-/* Waits until no other lane is at work and keeps it so. Only those that wait here are not counted as running, so two
+/* Waits until no other lane is at work and keeps it so. Lanes that wait here are not counted as running, so two
  * that ask at once do not wait for each other. */
 static void begin_alone(lanes_t *l) {
     (void)pthread_mutex_lock(&l->lock);
     l->running--;
+    l->asking++;
     (void)pthread_cond_broadcast(&l->work);
     while (l->alone || l->running > 0) {
         (void)pthread_cond_wait(&l->work, &l->lock);
     }
+    l->asking--;
     l->alone = true;
     l->running++;
     (void)pthread_mutex_unlock(&l->lock);
@@ -250,9 +253,11 @@ static void *lane_main(void *arg) {
         int most = most_together(l);
         if (most > 1 && l->waiting < most && l->batch_wait_ms > 0) {
             wait_for_batch(l, most);
-            if (!l->first) {
-                continue; /* taken back */
+            threads = threads_for_first(l); /* much may have changed */
+            if (threads == 0) {
+                continue;
             }
+            most = most_together(l);
         }
         lane_task_t *group[LANES_MOST_BATCH] = {take_first(l)};
         int n = take_alike(l, group, most);

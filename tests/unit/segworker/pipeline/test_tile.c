@@ -46,6 +46,8 @@ static err_kind_t fake_run(void *state, const float *in, int h, int w, float *ou
 
 static const infer_backend_t FAKE = {.name = "fake", .run = fake_run};
 
+static lanes_t *on_lanes; /* NULL: the network runs on the thread of the run */
+
 /* The whole plane through a band, `rows` rows at a time, each time with two rows of the time before. */
 static err_kind_t run_plane(infer_t *net, const float *plane, int width, int height, const tile_params_t *p, int rows,
                             float *const *maps, const tile_hooks_t *hooks, err_t *err) {
@@ -54,7 +56,7 @@ static err_kind_t run_plane(infer_t *net, const float *plane, int width, int hei
     spec.net = (model_net_t){.inputs = 1, .grid = 1};
     input_t in = {.channels = 1, .width = width, .height = height, .reduce = 1, .planes = (float *)(uintptr_t)plane};
     const prepare_t prepare = {.net = &spec.net};
-    band_source_t src = {.net = net, .spec = &spec, .input = &in, .prepare = &prepare, .tile = *p};
+    band_source_t src = {.net = net, .lanes = on_lanes, .spec = &spec, .input = &in, .prepare = &prepare, .tile = *p};
     src.hooks = hooks ? *hooks : (tile_hooks_t){{0}, NULL, NULL, NULL, NULL};
     band_t *band = NULL;
     err_kind_t k = band_create(&src, rows + 2, &band, err);
@@ -99,7 +101,7 @@ static void check_size(int w, int h, int rows, const tile_params_t *p) {
         }
     }
     fake_t f = {0};
-    infer_t net = {.backend = &FAKE, .state = &f};
+    infer_t net = {.backend = &FAKE, .state = &f, .inputs = 1, .grid = 1, .fixed = true};
     assert_int_equal(run_plane(&net, plane, w, h, p, rows, maps, NULL, NULL), ERR_OK);
     assert_memory_equal(maps[0], plane, n * sizeof *plane);
     assert_true(f.largest <= p->tile);
@@ -193,12 +195,41 @@ static void stops_between_tiles(void **state) {
     assert_true(last == 1.0);
 }
 
+/* The same with tiles handed in ahead; one lane, since the network counts. */
+static void runs_ahead_on_lanes(void **state) {
+    const tile_params_t p = {.tile = 16, .halo = 2, .divisor = 8};
+    float plane[64 * 64] = {0}, a[64 * 64], b[64 * 64], *maps[2] = {a, b};
+    fake_t f = {0};
+    infer_t net = {.backend = &FAKE, .state = &f, .inputs = 1, .grid = 1};
+    int left = 3;
+    double last = 0;
+    tile_hooks_t hooks = {.stop = {.fn = stop_after, .ctx = &left}, .progress = on_progress, .arg = &last};
+    err_t err;
+    lanes_set_up(&(lanes_setup_t){.threads = 1});
+    assert_int_equal(lanes_open("cpu", &on_lanes, &err), ERR_OK);
+    no_seams_at_any_size(state);
+    assert_int_equal(run_plane(&net, plane, 64, 64, &p, 64, maps, &hooks, &err), ERR_CANCELLED);
+    assert_true(last < 0.5);  /* at most three tiles of 25 were waited for */
+    assert_true(f.runs <= 5); /* and two were ahead */
+    f = (fake_t){.fail_at = 2};
+    assert_int_equal(run_plane(&net, plane, 64, 64, &p, 64, maps, NULL, &err), ERR_INTERNAL);
+    left = 1 << 20;
+    last = 0;
+    f = (fake_t){0};
+    assert_int_equal(run_plane(&net, plane, 64, 64, &p, 64, maps, &hooks, &err), ERR_OK);
+    assert_true(last == 1.0);
+    assert_int_equal(f.runs, 25);
+    lanes_close(on_lanes);
+    on_lanes = NULL;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_seams_at_any_size),
         cmocka_unit_test(spans_cover_the_axis),
         cmocka_unit_test(reflects_without_repeating_the_edge),
         cmocka_unit_test(stops_between_tiles),
+        cmocka_unit_test(runs_ahead_on_lanes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
