@@ -162,8 +162,10 @@ err_kind_t worker_load_models(worker_t *w, err_t *err) {
 
 /* ---- loading again ---- */
 
-/* The same file, checksum and settings: nothing to do. */
+/* The same file, checksum and settings: nothing to do. Specifications are cleared before they are filled in; if padding
+ * differed all the same, a model would be loaded once more than needed. */
 static bool is_same(const model_spec_t *a, const model_spec_t *b) {
+    /* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison,cert-exp42-c,cert-flp37-c) */
     return memcmp(a, b, sizeof *a) == 0;
 }
 
@@ -237,7 +239,7 @@ void worker_reload_models(worker_t *w) {
             }
         }
     }
-    memcpy(w->models, next, (size_t)n * sizeof *next);
+    memcpy(w->models, next, (size_t)n * sizeof(worker_model_t *));
     w->nmodels = n;
     (void)pthread_mutex_unlock(&w->lock);
     for (int i = 0; i < ngone; i++) {

@@ -154,6 +154,7 @@ static err_kind_t measure_window(run_t *r, const stitch_window_t *w, geom_t *geo
                 run_report(r, (double)i / w->count);
             }
         }
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): there are geoms when there is a count */
         result_object_t o = {.geom = geoms[i], .confidence = w->confidence[i]};
         geoms[i] = (geom_t){0};
         k = finish_object(r, w, &grey, &o, err);

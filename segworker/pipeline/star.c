@@ -78,6 +78,7 @@ static bool sort_candidates(candidate_t *c, size_t n) {
     for (int shift = 0; shift < 32; shift += 8) {
         size_t at[257] = {0};
         for (size_t i = 0; i < n; i++) {
+            /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): each pass fills all n */
             at[((from[i].rank >> shift) & 255) + 1]++;
         }
         for (int b = 0; b < 256; b++) {
@@ -119,8 +120,9 @@ static void shape_of(const star_t *s, uint32_t point, star_shape_t *shape, float
         float d = dist[k];
         lengths[k] = d > 0 ? (d < most ? d : most) : 0; /* NaN is not > 0 */
     }
-    float x = (float)(point % (uint32_t)s->across) * (float)s->p->grid + 0.5F;
-    float y = (float)(point / (uint32_t)s->across) * (float)s->p->grid + 0.5F;
+    uint32_t column = point % (uint32_t)s->across, row = point / (uint32_t)s->across;
+    float x = (float)column * (float)s->p->grid + 0.5F;
+    float y = (float)row * (float)s->p->grid + 0.5F;
     star_shape_init(&s->rays, x, y, lengths, shape, corners);
 }
 
