@@ -18,7 +18,7 @@
 
 enum {
     CACHE_NAME_MAX = 200,
-    CACHE_ENTRY_MAX = 1 << 20 /* bytes; larger answers are not kept: Redis serves one at a time */
+    CACHE_ENTRY_MAX = 4 << 20 /* bytes; larger answers are not kept: Redis serves one at a time */
 };
 
 /* Is the cache on? */

@@ -102,7 +102,6 @@ void preview_add(preview_t *p, const result_object_t *o) {
         send_part(p);
         p->count += !p->over && put_object(p, o);
     }
-    preview_tick(p);
 }
 
 void preview_end(preview_t *p) {

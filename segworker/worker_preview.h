@@ -32,7 +32,7 @@ typedef struct {
 } preview_t;
 
 void preview_begin(preview_t *p, pg_pool_t *pg, const queue_claim_t *claim);
-/* An object of the result to come. */
+/* An object of the result to come. It waits for the next tick, unless the part is full: objects come in bursts. */
 void preview_add(preview_t *p, const result_object_t *o);
 /* Sends what waits, when it is time. */
 void preview_tick(preview_t *p);
