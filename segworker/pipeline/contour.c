@@ -136,11 +136,27 @@ static int64_t count_pixels(const crack_ring_t *rings, size_t n) {
     return pixels;
 }
 
+/* The labels under an object were last read when its rings were found; the check of its outline gives them time to come
+ * back into the processor's cache. */
+static void fetch_labels(const trace_t *t, const geom_t *g) {
+    enum { LINE = 64 / sizeof(int32_t), MOST_LINES = 1024 };
+    const geom_bbox_t box = geom_bbox(g);
+    const int x0 = box.x0 / GEOM_UNITS_PER_PX, x1 = box.x1 / GEOM_UNITS_PER_PX, y1 = box.y1 / GEOM_UNITS_PER_PX;
+    int lines = 0;
+    for (int y = box.y0 / GEOM_UNITS_PER_PX; y <= y1 && y < t->height && lines < MOST_LINES; y++) {
+        const int32_t *row = t->labels + (size_t)y * (size_t)t->width;
+        for (int x = x0; x < t->width && x < x1 + LINE; x += LINE, lines++) {
+            __builtin_prefetch(row + x);
+        }
+    }
+}
+
 /* Is the outline sound, and does it stand for its pixels: nearly the same pixels inside, and nearly the same area? */
 static err_kind_t check_object(const trace_t *t, const crack_ring_t *rings, size_t n, const geom_t *g, bool *good,
                                err_t *err) {
     double pixels = (double)count_pixels(rings, n), area = 0;
     overlap_t o = {t->labels, (size_t)t->width, rings[0].label, 0, 0};
+    fetch_labels(t, g);
     *good = geom_is_valid(g);
     if (!*good) {
         return ERR_OK;

@@ -5,7 +5,7 @@
 #include "common/vector.h"
 #include "segworker/pipeline/outline.h"
 
-enum { LANES = 8, WORTH_VECTORS = 4 * LANES };
+enum { LANES = 8, WORTH_VECTORS = 2 * LANES };
 
 /* ---------------------------------------------------------------- simplification */
 

@@ -182,15 +182,28 @@ static void count_around(const uint8_t *flag, size_t n, size_t reach, uint32_t *
     }
 }
 
-/* Has no node moved far across its crack? keep: which ones have not. */
-static bool agrees(const outline_t *o, const vec_t *moved) {
-    uint8_t all = 1;
-    for (size_t i = 0; i < o->nnodes; i++) {
-        double dx = moved[i].x - o->at[i].x, dy = moved[i].y - o->at[i].y;
-        o->keep[i] = fabs((o->dir[i] & 1) == 0 ? dy : dx) <= MAX_TRUE_SHIFT;
-        all &= o->keep[i];
+/* How far each node has moved across its crack; returns the greatest. */
+VECTOR_LOOPS static double find_shifts(const vec_t *restrict at, const vec_t *restrict moved,
+                                       const uint8_t *restrict dir, size_t n, double *restrict shift) {
+    enum { LANES = 8 };
+    double most[LANES] = {0}, greatest = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        for (size_t k = 0; k < LANES; k++) {
+            double dx = fabs(moved[i + k].x - at[i + k].x), dy = fabs(moved[i + k].y - at[i + k].y);
+            double d = (dir[i + k] & 1) == 0 ? dy : dx;
+            shift[i + k] = d;
+            most[k] = d > most[k] ? d : most[k];
+        }
     }
-    return all != 0;
+    for (; i < n; i++) {
+        shift[i] = (dir[i] & 1) == 0 ? fabs(moved[i].y - at[i].y) : fabs(moved[i].x - at[i].x);
+        greatest = shift[i] > greatest ? shift[i] : greatest;
+    }
+    for (int k = 0; k < LANES; k++) {
+        greatest = most[k] > greatest ? most[k] : greatest;
+    }
+    return greatest;
 }
 
 /* Takes over the wider curve where it and all its surroundings agree with the pixels, with a soft transition. Rings are
@@ -198,9 +211,13 @@ static bool agrees(const outline_t *o, const vec_t *moved) {
 static void blend_wide(outline_t *o, size_t reach) {
     size_t n = o->nnodes;
     uint32_t full = (uint32_t)(2 * reach + 1);
-    if (agrees(o, o->wide)) {
+    double *shift = &o->tmp->x;
+    if (find_shifts(o->at, o->wide, o->dir, n, shift) <= MAX_TRUE_SHIFT) {
         memcpy(o->smooth, o->wide, n * sizeof *o->smooth);
         return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        o->keep[i] = shift[i] <= MAX_TRUE_SHIFT;
     }
     count_around(o->keep, n, reach, o->order);
     for (size_t i = 0; i < n; i++) {
@@ -214,8 +231,20 @@ static void blend_wide(outline_t *o, size_t reach) {
     }
 }
 
-static double clamp(double v, double limit) {
-    return v > limit ? limit : v < -limit ? -limit : v;
+static inline double clamp(double v, double limit) {
+    v = v > limit ? limit : v;
+    return v < -limit ? -limit : v;
+}
+
+/* Keeps each node near its crack. */
+VECTOR_LOOPS static void hold_nodes(const vec_t *restrict at, const uint8_t *restrict dir, size_t n,
+                                    vec_t *restrict smooth) {
+    for (size_t i = 0; i < n; i++) {
+        double limit_x = (dir[i] & 1) == 0 ? MAX_TANGENT_SHIFT : MAX_NORMAL_SHIFT;
+        double limit_y = (dir[i] & 1) == 0 ? MAX_NORMAL_SHIFT : MAX_TANGENT_SHIFT;
+        smooth[i].x = at[i].x + clamp(smooth[i].x - at[i].x, limit_x);
+        smooth[i].y = at[i].y + clamp(smooth[i].y - at[i].y, limit_y);
+    }
 }
 
 /* A border that the pixels were sampled from passes within half a pixel of every crack. A wide filter gives the better
@@ -234,12 +263,6 @@ bool outline_smooth(outline_t *o, bool gently) {
         smooth_with(o, wide_kernel(o->kernels, w), o->wide);
         blend_wide(o, (size_t)WIDTHS[w]);
     }
-    for (size_t i = 0; i < n; i++) {
-        static const double limit_x[2] = {MAX_TANGENT_SHIFT, MAX_NORMAL_SHIFT};
-        int across = o->dir[i] & 1;
-        vec_t from = o->at[i], *to = &o->smooth[i];
-        to->x = from.x + clamp(to->x - from.x, limit_x[across]);
-        to->y = from.y + clamp(to->y - from.y, limit_x[1 - across]);
-    }
+    hold_nodes(o->at, o->dir, n, o->smooth);
     return true;
 }

@@ -78,4 +78,7 @@ def test_worker(tmp_path):
     e = f["endToEnd"]
     assert abs(e["ours"]["objects"] - e["python"]["objects"]) <= 0.1 * e["ours"]["objects"] > 0
     assert set(e["ours"]["stages"]) >= {"decode", "infer", "polygons", "measure"} and e["python"]["peakBytes"]["median"] > 0
-    assert set(f["scaling"]["byWorkers"]) == {"1", "2"} and all(v["objects"] > 0 for v in f["scaling"]["bySize"].values())
+    assert set(f["scaling"]["byWorkers"]) == {"1", "2"}
+    for model in ("classical_nuclei", "nuclei"):
+        sizes = f["scaling"]["bySize"][model]
+        assert sizes and all(v["objects"] > 0 and v["secondsPerMegapixel"]["median"] > 0 for v in sizes.values())

@@ -3,13 +3,19 @@
 (a) Post-processing alone on the same label images with 10, 1,000 and 100,000 objects, a quarter of them with a hole, one
 thread each. Against scikit-image: outlines with holes and the measurements both know (ours also makes its others:
 narrowest width, inscribed and enclosing circle), regionprops on the whole image and find_contours in each bounding
-box. Against OpenCV: outlines only, on the label image itself (int32, RETR_CCOMP, CHAIN_APPROX_SIMPLE); ours as chains of
-pixel edges too, which is the same job ("pixel outlines"), and as what the worker stores ("smooth outlines": smoothed,
-simplified, checked for crossings and against the pixels), for which OpenCV has no counterpart. For 100,000 objects
-scikit-image is timed on a part of the image with a tenth of them. (b) From image files to GeoJSON: segworker run against
-python_stack.py, same weights, same threads, taking turns; the start of the program and the loading of the model are taken off by
-a run with one image. Bare inference: the model's forward calls on the same tiles in PyTorch. (c) Seconds per megapixel
-by image size, and images/s of one worker with all cores against two with half of them each.
+box. Against OpenCV: outlines only, in two ways: findContours on the label image itself (int32, RETR_CCOMP,
+CHAIN_APPROX_SIMPLE and CHAIN_APPROX_NONE), and object by object in its bounding box, which is what one needs to know
+whose outline it is (SciPy's find_objects, a mask, findContours); ours as chains of pixel edges, which is the same job
+("pixel outlines"), and as what the worker stores ("smooth outlines": smoothed, simplified, checked for crossings and
+against the pixels), for which OpenCV has no counterpart. For 100,000 objects scikit-image is timed on a part of the image
+with a tenth of them. (b) From image files to GeoJSON: segworker run against python_stack.py, same weights, same threads,
+taking turns; the start of the program and the loading of the model are taken off by a run with one image. Bare inference:
+the model's forward calls on the same tiles in PyTorch. Stage seconds are those spent in each stage: stages of different
+images may overlap. (c) Seconds per megapixel by image size: tiled TIFF files of 16 bits, one repeated picture, with a
+model without a network and with one; the start is taken off; several files where one has less than 4 megapixels. And
+images/s of one worker with all cores against two with half of them each, start included.
+
+--only runs one part and puts its figures in the place of the earlier ones in the result file.
 """
 import json
 import os
@@ -62,44 +68,66 @@ def skimage_post(labels, grey):
     return (time.perf_counter() - begin) / len(regions)
 
 
-def opencv_post(labels):
+def opencv_post(labels, approximation):
+    """Seconds for the whole label image at once."""
     import cv2
     cv2.setNumThreads(1)
     copy = labels.copy()
     begin = time.perf_counter()
-    cv2.findContours(copy, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    cv2.findContours(copy, cv2.RETR_CCOMP, approximation)
+    return time.perf_counter() - begin
+
+
+def opencv_by_object(labels):
+    """Seconds for each object in its bounding box."""
+    import cv2
+    from scipy import ndimage
+    cv2.setNumThreads(1)
+    begin = time.perf_counter()
+    for k, box in enumerate(ndimage.find_objects(labels)):
+        mask = (labels[box] == k + 1).astype(np.uint8)
+        cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(box[1].start, box[0].start))
     return time.perf_counter() - begin
 
 
 def post_processing(folder, counts, repeat):
+    import cv2
     figures = {}
     for count, cell in counts:
         labels, grey = shapes.label_image(count, cell)
         path = folder / "labels.bin"
         shapes.save(path, labels, grey)
         rows = max(1, int(np.sqrt(count / 10))) * cell if count >= 10000 else labels.shape[0]
-        f = figures[str(count)] = {"width": labels.shape[1], "height": labels.shape[0]}
+        f = figures[str(count)] = {"width": labels.shape[1], "height": labels.shape[0], "threads": 1}
         f["smooth"] = ours_post(path, repeat + 1, "smooth", check=True)
         f["pixels"] = ours_post(path, repeat + 1, "cracks")
         f["scikitImageSecondsPerObject"] = common.spread([skimage_post(labels[:rows], grey[:rows]) for _ in range(min(repeat, 3))])
-        f["openCvSeconds"] = common.spread([opencv_post(labels) for _ in range(repeat)])
+        for name, way in (("openCvSeconds", cv2.CHAIN_APPROX_SIMPLE), ("openCvAllPointsSeconds", cv2.CHAIN_APPROX_NONE)):
+            f[name] = common.spread([opencv_post(labels, way) for _ in range(repeat)])
+        f["openCvByObjectSeconds"] = common.spread([opencv_by_object(labels) for _ in range(repeat)])
     return figures
 
 
 def show_post(figures):
-    rows, targets = [], []
+    rows, outlines, targets = [], [], []
     for count, f in figures.items():
         n, ours = int(count), f["smooth"]["total"]["median"]
-        sk, cv = f["scikitImageSecondsPerObject"]["median"] * n, f["openCvSeconds"]["median"]
+        sk, cv, by_object = f["scikitImageSecondsPerObject"]["median"] * n, f["openCvSeconds"]["median"], f["openCvByObjectSeconds"]["median"]
         pixels, smooth = f["pixels"]["outlines"]["median"], f["smooth"]["outlines"]["median"]
-        rows.append([f"{n:,} objects", ours * 1e3, sk * 1e3, sk / ours, pixels * 1e3, smooth * 1e3, cv * 1e3, cv / pixels,
-                     cv / smooth, f["smooth"]["worstIoU"]])
+        rows.append([f"{n:,} objects", f["smooth"]["outlines"]["median"] * 1e3, f["smooth"]["measure"]["median"] * 1e3, ours * 1e3,
+                     sk * 1e3, sk / ours, f["smooth"]["worstIoU"]])
+        outlines.append([f"{n:,} objects", pixels * 1e3, smooth * 1e3, cv * 1e3, f["openCvAllPointsSeconds"]["median"] * 1e3,
+                         by_object * 1e3, cv / pixels, cv / smooth, by_object / pixels, by_object / smooth])
         targets += [common.target(f"outlines and measurements against scikit-image, {n} objects", sk / ours, 20, unit="x"),
                     common.target(f"pixel outlines against OpenCV, {n} objects", cv / pixels, 1, unit="x"),
+                    common.target(f"smooth outlines against OpenCV, {n} objects", cv / smooth, 1, unit="x"),
+                    common.target(f"smooth outlines against OpenCV by object, {n} objects", by_object / smooth, 1, unit="x"),
                     common.target(f"worst IoU of an outline with its pixels, {n} objects", f["smooth"]["worstIoU"], 0.98)]
     common.print_table("Post-processing alone, one thread (ms, median)", [
-        "label image", "ours, all", "scikit-image", "times", "pixel outlines", "smooth outlines", "OpenCV", "times, pixel",
-        "times, smooth", "worst IoU"], rows)
+        "label image", "outlines", "measurements", "ours, all", "scikit-image", "times", "worst IoU"], rows)
+    common.print_table("Outlines alone, one thread (ms, median; how many times faster than OpenCV)", [
+        "label image", "pixel", "smooth", "OpenCV", "OpenCV, all points", "OpenCV by object", "times, pixel", "times, smooth",
+        "by object, pixel", "by object, smooth"], outlines)
     return targets
 
 
@@ -132,8 +160,8 @@ def timed(command, env):
     return wall, peak, text
 
 
-def ours_run(files, out, threads):
-    wall, peak, text = timed([harness.BUILD / "segworker", "run", "--model", MODEL, "--threads", str(threads), "--timings",
+def ours_run(files, out, threads, model=MODEL):
+    wall, peak, text = timed([harness.BUILD / "segworker", "run", "--model", model, "--threads", str(threads), "--timings",
                               *files, "-o", f"{out}/"], QUIET_ENV)
     stages = {}
     for name, seconds in re.findall(r"^ +(\w+) +([\d.]+) s$", text, re.M):
@@ -218,24 +246,49 @@ def show_end_to_end(f):
     common.print_table("Stages (ms/image)", ["system", *names], [
         [s, *(f[s]["stages"][k]["median"] * 1e3 if k in f[s]["stages"] else None for k in names)] for s in ("ours", "python")])
     ours, python = (f[n]["secondsPerImage"]["median"] for n in ("ours", "python"))
-    stages = f["ours"]["stages"]
-    share = sum(v["median"] for v in stages.values()) / stages["infer"]["median"]
     return [common.target("images/s against the Python stack", python / ours, 1.5, unit="x"),
-            common.target("total time against bare inference in PyTorch", ours / bare, 1.15, False, "x"),
-            common.target("all stages against the inference stage", share, 1.15, False, "x")]
+            common.target("total time against bare inference in PyTorch", ours / bare, 1.15, False, "x")]
 
 
 # ---------------------------------------------------------------- (c) scaling
 
-def scaling(folder, sizes, size, n):
-    figures = {"bySize": {}, "byWorkers": {}}
-    out = folder / "out"
-    for s in sizes:
-        file = make_images(folder, s, 1)
-        r = ours_run(file, out, CORES)
-        figures["bySize"][str(s)] = {"secondsPerMegapixel": sum(r["stages"].values()) / (s * s / 1e6), "peakBytes": r["peakBytes"],
-                                     "stages": r["stages"], "objects": r["objects"]}
-        file[0].unlink()
+def tiled_tiff(path, side):
+    """16 bits, tiles of 512 x 512 px with the same picture in each; written a tile at a time."""
+    import tifffile
+    tile = (pictures.nuclei(512, 512, 70, seed=1)[0] * 4095).round().astype(np.uint16)
+    count = (-(-side // 512)) ** 2
+    tifffile.imwrite(path, (tile for _ in range(count)), shape=(side, side), dtype=np.uint16, tile=(512, 512),
+                     photometric="minisblack", bigtiff=side > 30000)
+
+
+def by_size(folder, model, sides, repeat):
+    figures, out = {}, folder / "out"
+    out.mkdir(exist_ok=True)
+    start = folder / "start.tif"
+    tiled_tiff(start, 64)
+    path = harness.ROOT / "segworker/models" / model
+    for side in sides:
+        files = [folder / f"t{side}_{k}.tif" for k in range(max(1, int(4e6 // (side * side))))]
+        tiled_tiff(files[0], side)
+        for f in files[1:]:
+            f.symlink_to(files[0])
+        runs = []
+        for _ in range(1 if side > 5000 else repeat):
+            none, r = ours_run([start], out, CORES, path), ours_run(files, out, CORES, path)
+            r["secondsPerMegapixel"] = max(r["wall"] - none["wall"], 1e-6) / (len(files) * side * side / 1e6)
+            runs.append(r)
+        figures[str(side)] = {
+            "images": len(files), "objects": runs[0]["objects"], "stages": runs[0]["stages"],
+            "secondsPerMegapixel": common.spread([r["secondsPerMegapixel"] for r in runs]),
+            "peakBytes": max(r["peakBytes"] for r in runs)}
+        for f in [*files, *out.iterdir()]:
+            f.unlink()
+    return figures
+
+
+def by_workers(folder, size, n):
+    figures, out = {}, folder / "out"
+    out.mkdir(exist_ok=True)
     files = make_images(folder, size, n)
     for workers in (1, 2):
         share = [files[k::workers] for k in range(workers)]
@@ -244,49 +297,87 @@ def scaling(folder, sizes, size, n):
         running = [subprocess.Popen([*command, *f, "-o", f"{out}/"], env=QUIET_ENV) for f in share]
         if any([p.wait() for p in running]):
             raise RuntimeError("segworker run failed")
-        figures["byWorkers"][str(workers)] = {"imagesPerSecond": len(files) / (time.perf_counter() - begin)}
+        figures[str(workers)] = {"imagesPerSecond": len(files) / (time.perf_counter() - begin)}
     return figures
 
 
 def show_scaling(f):
-    common.print_table("By image size", ["side", "s/megapixel", "peak MiB", "objects"], [
-        [f"{int(s):,}", v["secondsPerMegapixel"], v["peakBytes"] / 2**20, v["objects"]] for s, v in f["bySize"].items()])
+    targets = []
+    common.print_table("By image size", ["model", "side", "s/megapixel", "peak MiB", "objects per image"], [
+        [model, f"{int(s):,}", v["secondsPerMegapixel"]["median"], v["peakBytes"] / 2**20, v["objects"] / v["images"]]
+        for model, sides in f["bySize"].items() for s, v in sorted(sides.items(), key=lambda kv: int(kv[0]))])
     common.print_table("Workers that share the cores (start included)", ["workers", "images/s"],
-                       [[w, v["imagesPerSecond"]] for w, v in f["byWorkers"].items()])
+                       [[w, v["imagesPerSecond"]] for w, v in f.get("byWorkers", {}).items()])
+    for model, sides in f["bySize"].items():
+        base = sides.get("2000")
+        for side, v in sorted(sides.items(), key=lambda kv: int(kv[0])):
+            if base and int(side) > 2000:
+                ratio = v["secondsPerMegapixel"]["median"] / base["secondsPerMegapixel"]["median"]
+                targets.append(common.target(f"{model}: time per megapixel, {side} px against 2000 px", ratio, 1.1, False, "x"))
+            if side == "20000":
+                targets.append(common.target(f"{model}: peak memory, {side} px", v["peakBytes"] / 1e9, 1, False, "GB"))
+    return targets
+
+
+# ---------------------------------------------------------------- all of it
+
+SHOW = {"postProcessing": show_post, "endToEnd": show_end_to_end, "scaling": show_scaling}
+
+
+def earlier(args):
+    """The figures and the dates of the result file at hand."""
+    path = args.output or common.RESULTS / "worker.json"
+    if not args.only or args.quick or not path.exists():
+        return {}, {}
+    old = json.loads(path.read_text())
+    return {k: v for k, v in old["figures"].items() if k in SHOW}, old["conditions"].get("measured", {})
 
 
 def main():
     parser = common.arguments(__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("post", "run", "scaling"), help="one part (writes no result file)")
+    parser.add_argument("--only", choices=("post", "run", "sizes", "workers"), help="one part; the others stay as they were measured")
+    parser.add_argument("--sizes", type=lambda v: [int(x) for x in v.split(",")], help="sides of the images of part (c)")
+    parser.add_argument("--models", type=lambda v: v.split(","), default=["classical_nuclei", "nuclei"], help="models of part (c)")
     args = parser.parse_args()
     quick = args.quick
     repeat = args.repeat or (1 if quick else 5)
+    # the network takes some seconds per megapixel: its largest images are run when asked for
+    sizes = {m: args.sizes or ([256] if quick else [512, 2000, 6000] + ([20000] if m.startswith("classical") else []))
+             for m in args.models}
     machine = common.machine()
-    figures, targets = {}, []
+    figures, measured = earlier(args)
+    figures.setdefault("scaling", {"bySize": {}})
+
+    def done(part):
+        version = common.versions()["spheroseg"]
+        measured[part] = {"date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "spheroseg": version,
+                          "loadByOthersBefore": machine["loadByOthersBefore"]}
+
     folder = pathlib.Path(tempfile.mkdtemp())
     try:
         if args.only in (None, "post"):
             figures["postProcessing"] = post_processing(
                 folder, ((10, 64), (100, 32)) if quick else ((10, 256), (1000, 64), (100000, 20)), repeat)
-            targets += show_post(figures["postProcessing"])
+            done("post")
         if args.only in (None, "run"):
             figures["endToEnd"] = end_to_end(folder, 256 if quick else 512, 2 if quick else 8, 1 if quick else min(repeat, 3))
-            targets += show_end_to_end(figures["endToEnd"])
-        if args.only in (None, "scaling"):
-            figures["scaling"] = scaling(folder, (128, 256) if quick else (512, 1024, 2048, 4096, 8000), 256 if quick else 512,
-                                         2 if quick else 16)
-            show_scaling(figures["scaling"])
+            done("run")
+        for model in args.models if args.only in (None, "sizes") else []:
+            figures["scaling"]["bySize"].setdefault(model, {}).update(by_size(folder, model, sizes[model], min(repeat, 3)))
+            for side in sizes[model]:
+                done(f"sizes {model} {side}")
+        if args.only in (None, "workers"):
+            figures["scaling"]["byWorkers"] = by_workers(folder, 256 if quick else 512, 2 if quick else 16)
+            done("workers")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if args.only:
-        common.print_targets(targets)
-        return
+    targets = [t for part, show in SHOW.items() if part in figures for t in show(figures[part])]
     import cv2
     import skimage
     import torch
     common.write("worker", args, machine, figures, targets, {
         "repetitions": repeat, "how": " ".join(__doc__.split("\n\n")[1].split()), "scikit-image": skimage.__version__,
-        "opencv": cv2.__version__, "torch": torch.__version__, "model": "nuclei"})
+        "opencv": cv2.__version__, "torch": torch.__version__, "model": "nuclei", "measured": measured})
 
 
 if __name__ == "__main__":
