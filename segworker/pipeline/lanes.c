@@ -407,7 +407,7 @@ static lanes_t *make(const char *device, int threads) {
     shape(l, threads);
     ladder_register_metrics();
     for (int i = 0; i < l->lanes; i++) {
-        char name[16];
+        char name[24];
         (void)snprintf(name, sizeof name, "lane-%d", i);
         l->lane[i].l = l;
         if (thread_start(&l->lane[i].thread, name, lane_main, &l->lane[i]) != 0) {
