@@ -159,8 +159,8 @@ static int reached_neighbours(const heap_work_t *k, int32_t i, int32_t out[8]) {
     for (int y = y0 > 0 ? y0 - 1 : 0; y <= y0 + 1 && y < k->height; y++) {
         for (int x = x0 > 0 ? x0 - 1 : 0; x <= x0 + 1 && x < k->width; x++) {
             int32_t j = y * k->width + x;
-            /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult): build_heaps begins with NONE
-             * everywhere */
+            /* build_heaps begins with NONE everywhere */
+            /* NOLINTNEXTLINE(clang-analyzer-core.UndefinedBinaryOperatorResult) */
             if (j != i && k->parent[j] != NONE) {
                 out[n++] = j;
             }
