@@ -281,6 +281,26 @@ static void test_retention(void **state) {
     assert_true(qf_sql_int("SELECT count(*) FROM idempotency_keys WHERE key = '1'") > 0);
 }
 
+/* Only what the present claim of an active job wrote stays. */
+static void test_previews_of_ended_claims_go(void **state) {
+    (void)state;
+    qf_reset();
+    char waiting[JOB_ID_LEN], running[JOB_ID_LEN];
+    queue_claim_t c;
+    qf_job(0, "nuclei", 5, running);
+    (void)qf_enqueue(running);
+    assert_true(qf_claim("w1", &c));
+    qf_job(0, "nuclei", 5, waiting);
+    qf_sql("INSERT INTO previews (job_id, claim, part, objects, data) "
+           "SELECT id, COALESCE(left(token, 16), 'x'), 1, 1, 'x' FROM jobs");
+    qf_sql("INSERT INTO previews (job_id, claim, part, objects, data) SELECT id, 'earlier', 1, 1, 'x' FROM jobs");
+    qf_sweep(qf.q);
+    assert_int_equal(qf_sql_int("SELECT count(*) FROM previews"), 1);
+    assert_int_equal(qf_sql_int("SELECT count(*) FROM previews p JOIN jobs j ON j.id = p.job_id AND "
+                                "left(j.token, 16) = p.claim WHERE j.state = 'active'"),
+                     1);
+}
+
 /* ---- many at once ---- */
 
 enum { STRESS_JOBS = 300, STRESS_THREADS = 4 };
@@ -378,6 +398,7 @@ int main(void) {
         cmocka_unit_test(test_a_lost_list_is_noticed),
         cmocka_unit_test(test_redis_away_at_enqueue),
         cmocka_unit_test(test_retention),
+        cmocka_unit_test(test_previews_of_ended_claims_go),
         cmocka_unit_test(test_many_workers_and_two_sweepers),
     };
     return cmocka_run_group_tests(tests, qf_setup, qf_teardown);
