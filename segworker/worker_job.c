@@ -5,6 +5,7 @@
  * Who ends a job: the thread that runs it. It learns that it should stop from queue_is_cancelled (a person), slot->lost
  * (the lease is another worker's) or worker->hurry (the daemon stops), all asked between two tiles.
  */
+#include <malloc.h>
 #include <math.h>
 #include <string.h>
 
@@ -15,7 +16,7 @@
 #include "segworker/worker_internal.h"
 #include "segworker/worker_preview.h"
 
-enum { CLAIM_WAIT_MS = 1000, ERROR_PAUSE_MS = 1000, FAIL_TRIES = 6 };
+enum { CLAIM_WAIT_MS = 1000, IDLE_TURNS = 10, ERROR_PAUSE_MS = 1000, FAIL_TRIES = 6 };
 
 typedef struct {
     worker_t *w;
@@ -329,6 +330,7 @@ void *worker_slot_run(void *arg) {
     (void)pthread_once(&metrics_once, register_metrics);
     char model_names[WORKER_MAX_MODELS][64];
     const char *names[WORKER_MAX_MODELS];
+    int idle = IDLE_TURNS;
     while (!w->stopping) {
         int nmodels = worker_model_names(w, model_names); /* they may change */
         for (int i = 0; i < nmodels; i++) {
@@ -352,6 +354,9 @@ void *worker_slot_run(void *arg) {
         slot->ndone = 0;
         if (got == 1) {
             serve_claim(slot, &claim);
+            idle = 0;
+        } else if (idle < IDLE_TURNS && ++idle == IDLE_TURNS && worker_busy_count(w) == 0) {
+            (void)malloc_trim(0); /* what the heap keeps for the next tile (main.c) is others' while there is none */
         }
     }
     end_done(slot);

@@ -473,7 +473,7 @@ void lanes_shape(lanes_t *l, int *lanes, int *threads_each) {
 
 /* ---- measuring ---- */
 
-/* Seconds that 2 * threads tiles take with so many lanes; negative: it did not work. */
+/* Microseconds that the tiles take with so many lanes; negative: it did not work. */
 static double measure(lanes_t *l, int lanes, lane_task_t *tasks, int n) {
     (void)pthread_mutex_lock(&l->lock);
     l->lanes = lanes;
@@ -507,13 +507,18 @@ void lanes_tune(lanes_t *l, infer_t *net, int inputs, int size, int channels) {
                                  .w = size,
                                  .channels = channels};
     }
-    double least = -1;
-    for (int lanes = most; tasks && in && out && lanes >= 1; lanes /= 2) {
-        double us = measure(l, lanes, tasks, n);
-        if (us > 0 && (least < 0 || us < 0.95 * least)) { /* more lanes are better company for other work */
-            least = us;
-            best = lanes;
+    double least[LANES_MOST + 1] = {0};
+    bool ready = tasks && in && out && measure(l, most, tasks, n) > 0; /* each lane's first tile takes longer */
+    for (int round = 0; ready && round < 2; round++) {
+        for (int lanes = most; lanes >= 1; lanes /= 2) {
+            double us = measure(l, lanes, tasks, n);
+            if (us > 0 && (least[lanes] <= 0 || us < least[lanes])) {
+                least[lanes] = us;
+            }
         }
+    }
+    for (int lanes = most; lanes >= 1; lanes /= 2) { /* many lanes leave room for other work: only for clearly more */
+        best = least[lanes] > 0 && least[best] > 0 && least[lanes] < 0.9 * least[best] ? lanes : best;
     }
     (void)pthread_mutex_lock(&l->lock);
     l->lanes = best;

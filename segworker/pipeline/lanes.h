@@ -69,7 +69,8 @@ ERR_MUST err_kind_t lanes_wait(lanes_t *l, lane_task_t *t, const cancel_t *stop,
 void lanes_drop(lanes_t *l, lane_task_t *t);
 
 /* Measures how many lanes give most tiles per second with this network (a square of size px), and uses as many. Only on
- * the CPU, and only if the set-up leaves it open. Takes about as long as six tiles. Nothing else may run meanwhile. */
+ * the CPU, and only if the set-up leaves it open. Takes as long as ten tiles or less. Nothing else may run meanwhile.
+ */
 void lanes_tune(lanes_t *l, infer_t *net, int inputs, int size, int channels);
 
 /* Lanes, and threads of each, as they are. */

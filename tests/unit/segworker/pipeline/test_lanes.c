@@ -190,6 +190,66 @@ static void a_device_has_its_lanes_once(void **state) {
     lanes_close(NULL);
 }
 
+/* A network that runs one call at a time, however many lanes there are, gains nothing by several; one that only waits
+ * gains all. */
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+static atomic_int threads_now;
+
+static void note_threads(int threads) {
+    threads_now = threads;
+}
+
+static err_kind_t run_slowly(void *state, const float *in, int h, int w, float *out, int channels, const cancel_t *stop,
+                             err_t *err) {
+    (void)stop;
+    (void)pthread_mutex_lock(&one_at_a_time);
+    time_sleep_ms(threads_now > 1 ? 10 : 40); /* threads help more than four times */
+    (void)pthread_mutex_unlock(&one_at_a_time);
+    return fake_many(state, in, 1, h, w, out, channels, err);
+}
+
+static err_kind_t run_waiting(void *state, const float *in, int h, int w, float *out, int channels,
+                              const cancel_t *stop, err_t *err) {
+    (void)stop;
+    time_sleep_ms(40);
+    return fake_many(state, in, 1, h, w, out, channels, err);
+}
+
+static int tuned(err_kind_t (*run)(void *, const float *, int, int, float *, int, const cancel_t *, err_t *),
+                 const lanes_setup_t *setup) {
+    net_state_t s = {0};
+    infer_t net = net_of(&s);
+    infer_backend_t backend = FAKE;
+    lanes_t *l = NULL;
+    int lanes = 0, each = 0;
+    err_t err;
+    backend.run = run;
+    backend.set_threads = note_threads;
+    net.backend = &backend;
+    lanes_set_up(setup);
+    assert_int_equal(lanes_open("cpu", &l, &err), ERR_OK);
+    lanes_tune(l, &net, 1, 16, 1);
+    lanes_shape(l, &lanes, &each);
+    tile_t *t = make_tiles(&net, 3);
+    for (int i = 0; i < 3; i++) {
+        lanes_submit(l, &t[i].task);
+    }
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(lanes_wait(l, &t[i].task, NULL, &err), ERR_OK);
+        assert_done(&t[i]);
+    }
+    lanes_close(l);
+    free(t);
+    return lanes;
+}
+
+static void as_many_lanes_as_pay(void **state) {
+    (void)state;
+    assert_int_equal(tuned(run_slowly, &(lanes_setup_t){.threads = 2}), 1);
+    assert_int_equal(tuned(run_waiting, &(lanes_setup_t){.threads = 2}), 2);
+    assert_int_equal(tuned(run_slowly, &(lanes_setup_t){.threads = 2, .lanes = 2}), 2); /* as it was set */
+}
+
 static void alike_tiles_are_put_together(void **state) {
     (void)state;
     net_state_t s = {.hold = true};
@@ -327,6 +387,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_runs_share_the_lanes),
         cmocka_unit_test(a_device_has_its_lanes_once),
+        cmocka_unit_test(as_many_lanes_as_pay),
         cmocka_unit_test(alike_tiles_are_put_together),
         cmocka_unit_test(a_waiting_tile_can_be_taken_back),
         cmocka_unit_test(without_memory_batches_shrink),
