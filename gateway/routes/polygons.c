@@ -11,6 +11,7 @@
  */
 #include <inttypes.h>
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +25,7 @@
 #include "images.h"
 #include "route_util.h"
 
-enum { PORTION = 256, LIMIT_MAX = 20000, LIMIT_DEFAULT = 1000 };
+enum { PORTION = 256, LIMIT_MAX = 20000, LIMIT_DEFAULT = 1000, KEEPERS_MAX = 8 };
 #define FLUSH_AT ((size_t)65536)
 #define BUFFER_CAP ((size_t)256 << 20)
 
@@ -228,7 +229,8 @@ static void write_head(const query_t *q, buf_t *out) {
 static bool emit(http_request_t *req, const buf_t *out, buf_t *kept) {
     buf_append(kept, out->data, out->len);
     if (kept->failed) {
-        buf_free(kept); /* stays failed */
+        buf_free(kept); /* a part of a page must never be taken for it */
+        kept->failed = true;
     }
     return http_stream_write(req, out->data, out->len);
 }
@@ -256,7 +258,7 @@ static err_kind_t send_portion(http_request_t *req, const query_t *q, const PGre
 }
 
 /* first: the first portion, read before the answer began so that a database that is away still gives a 503. name: under
- * which the page is kept. */
+ * which the page is kept; NULL: it is not. */
 static void send_page(http_request_t *req, const query_t *q, PGresult *first, const char *name) {
     buf_t out, scratch, kept;
     err_t err = {0};
@@ -265,7 +267,7 @@ static void send_page(http_request_t *req, const query_t *q, PGresult *first, co
     PGresult *res = first;
     buf_init(&out, BUFFER_CAP);
     buf_init(&scratch, BUFFER_CAP);
-    buf_init(&kept, CACHE_ENTRY_MAX);
+    buf_init(&kept, name ? CACHE_ENTRY_MAX : 0);
     buf_printf(&kept, "%" PRId64 "\n", q->more ? q->last : (int64_t)-1);
     write_head(q, &out);
     while (kind == ERR_OK && res && PQntuples(res) > 0) {
@@ -294,7 +296,7 @@ static void send_page(http_request_t *req, const query_t *q, PGresult *first, co
         log_error(LOG_WARN, "polygons broke off", &err);
     }
     http_stream_end(req, kind == ERR_OK || is_head);
-    if (kind == ERR_OK && !kept.failed) {
+    if (kind == ERR_OK && name && !kept.failed) {
         cache_put(req->gw->cfg, req->gw->rds, name, kept.data, kept.len);
     }
     buf_free(&kept);
@@ -314,20 +316,31 @@ static const char *media_type(const query_t *q) {
     return q->binary ? "application/vnd.spheroseg.polygons" : "application/geo+json";
 }
 
+/* Whole pages in memory: no more than KEEPERS_MAX at a time in this gateway, others go past the cache. */
+static atomic_int keepers;
+
+static bool keepers_enter(const config_t *cfg) {
+    if (!cache_is_on(cfg)) {
+        return false;
+    }
+    if (atomic_fetch_add(&keepers, 1) < KEEPERS_MAX) {
+        return true;
+    }
+    atomic_fetch_sub(&keepers, 1);
+    return false;
+}
+
 /* Answers with the page that was kept under the name. False: there is none. */
 static bool reply_kept(http_request_t *req, const query_t *q, const char *name) {
     buf_t kept;
     char *body = NULL;
-    if (!cache_is_on(req->gw->cfg)) {
-        return false;
-    }
     buf_init(&kept, CACHE_ENTRY_MAX);
     const bool found = cache_get(req->gw->cfg, req->gw->rds, "polygons", name, &kept);
     const int64_t next = found ? strtoll(kept.data, &body, 10) : 0;
     const bool fine = found && body != kept.data && *body == '\n';
-    http_add_header(req, "X-Cache", fine ? "HIT" : "MISS");
     if (fine) {
         char text[24];
+        http_add_header(req, "X-Cache", "HIT");
         snprintf(text, sizeof text, "%" PRId64, next);
         if (next >= 0) {
             http_add_header(req, "X-Next-After", text);
@@ -339,9 +352,32 @@ static bool reply_kept(http_request_t *req, const query_t *q, const char *name) 
     return fine;
 }
 
+/* name: NULL = the page is not kept. */
+static err_kind_t make_page(http_request_t *req, query_t *q, const char *name, err_t *err) {
+    PGresult *res = NULL;
+    err_kind_t kind = find_page(req, q, err);
+    if (kind == ERR_OK) {
+        kind = read_portion(req, q, q->after, &res, err);
+    }
+    if (kind == ERR_OK) {
+        char next[24];
+        if (q->more) {
+            snprintf(next, sizeof next, "%" PRId64, q->last);
+            http_add_header(req, "X-Next-After", next);
+        }
+        if (cache_is_on(req->gw->cfg)) {
+            http_add_header(req, "X-Cache", "MISS");
+        }
+        http_stream_begin(req, media_type(q));
+        send_page(req, q, res, name);
+    }
+    PQclear(res);
+    return kind;
+}
+
 static err_kind_t image_polygons(http_request_t *req, err_t *err) {
     query_t q;
-    PGresult *image = NULL, *res = NULL;
+    PGresult *image = NULL;
     err_kind_t kind = images_find_file(req, req->params[0], &image, err);
     if (kind == ERR_OK) {
         kind = parse_query(req, &q, err);
@@ -361,23 +397,16 @@ static err_kind_t image_polygons(http_request_t *req, err_t *err) {
     if (!etag) {
         return err_set(err, ERR_NO_MEMORY, "no_memory", "The server is out of memory.", NULL);
     }
-    if (http_stream_not_modified(req, etag) || reply_kept(req, &q, etag)) {
+    if (http_stream_not_modified(req, etag)) {
         return ERR_OK;
     }
-    kind = find_page(req, &q, err);
-    if (kind == ERR_OK) {
-        kind = read_portion(req, &q, q.after, &res, err);
+    const bool keeps = keepers_enter(req->gw->cfg);
+    if (!keeps || !reply_kept(req, &q, etag)) {
+        kind = make_page(req, &q, keeps ? etag : NULL, err);
     }
-    if (kind == ERR_OK) {
-        char next[24];
-        if (q.more) {
-            snprintf(next, sizeof next, "%" PRId64, q.last);
-            http_add_header(req, "X-Next-After", next);
-        }
-        http_stream_begin(req, media_type(&q));
-        send_page(req, &q, res, etag);
+    if (keeps) {
+        atomic_fetch_sub(&keepers, 1);
     }
-    PQclear(res);
     return kind;
 }
 

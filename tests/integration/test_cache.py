@@ -33,6 +33,15 @@ def test_a_page_is_read_again_from_the_cache(own_stack):
     assert s.metric(s.metrics_port, "spheroseg_cache_hits_total", cache="polygons") >= 7
     assert 0 < int(s.redis_cli("PTTL", "sg:cache:" + whole.headers["ETag"].strip('"'))) <= 600000
 
+    # A page that is too large to be kept is made each time, whole.
+    s.sql("INSERT INTO objects SELECT segmentation_id, idx + 1000 * g, bbox, geometry, area, confidence, measurements "
+          "FROM objects, generate_series(1, 300) g")
+    for _ in range(2):
+        large = c.get(path + "?limit=20000")
+        assert large.headers["X-Cache"] == "MISS" and len(large.body) > 4 << 20
+        assert len(large.json["features"]) == 301 * len(whole.json["features"])
+    assert s.redis_cli("EXISTS", "sg:cache:" + large.headers["ETag"].strip('"')) == "0"
+
     # A new result is another page; without Redis pages are made as ever.
     c.wait_job(c.segment(image, model="classical_nuclei", threshold=0.6)["jobId"])
     assert c.get(path + "?limit=1000").headers["X-Cache"] == "MISS"
