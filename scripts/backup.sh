@@ -95,7 +95,7 @@ take_base() {
     pg_basebackup -D "$work/backup/base" -Ft -z -X stream --checkpoint=fast --manifest-checksums=SHA256 --no-password 2>"$work/base" ||
         die "pg_basebackup failed: $(tail -n 1 "$work/base")"
     system=$(sql "SELECT system_identifier FROM pg_control_system()")
-    start=$(sed -n 's/.*"Start-LSN": *"\([0-9A-F/]*\)".*/\1/p' "$work/backup/base/backup_manifest" | head -n 1)
+    start=$(sed -n 's/.*"Start-LSN": *"\([0-9A-F/]*\)".*/\1/p' "$work/backup/base/backup_manifest" | sed -n 1p)
     printf 'system=%s\nwal_start=%s\nbase_end=%s\n' "$system" "$(sql "SELECT pg_walfile_name('$start')")" "$(date -u +%FT%TZ)" >>"$work/backup/info"
     seal "$work"/backup/base/* || die "the base cannot be encrypted"
 }

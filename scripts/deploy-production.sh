@@ -181,7 +181,7 @@ while [ $SECONDS -lt $end ]; do
     all_healthy 10 "${ids[@]}" || roll_back "a container of $new is not healthy any more"
     sleep 1
 done
-beat nginx "$(colour_ids "$new" gateway | head -n 1)" || roll_back "an image did not get through nginx"
+beat nginx "$(colour_ids "$new" gateway | sed -n 1p)" || roll_back "an image did not get through nginx"
 
 step drain "what $before still does"
 trap '' INT TERM

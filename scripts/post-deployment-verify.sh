@@ -37,8 +37,8 @@ mine=$(outlines "${workers[0]}") || die "a worker of $colour could not segment t
 count=$(printf '%s' "$mine" | grep -o '"type": *"Feature"' | wc -l)
 [ "$count" -gt 0 ] || die "a worker of $colour found nothing in the test image"
 if [ "$colour" = blue ]; then other=green; else other=blue; fi
-reference=$(colour_ids $other segworker | head -n 1)
-[ -n "$reference" ] || reference=$(main_ids segworker | head -n 1)
+reference=$(colour_ids $other segworker | sed -n 1p)
+[ -n "$reference" ] || reference=$(main_ids segworker | sed -n 1p)
 if [ -z "$reference" ]; then
     say "$colour: $count outlines; nobody else runs to compare with"
 elif theirs=$(outlines "$reference") && [ "$theirs" = "$mine" ]; then

@@ -59,7 +59,7 @@ root=$(docker info -f '{{.DockerRootDir}}' 2>/dev/null) || root=''
 free=$(df -Pk "$root" | awk 'NR == 2 { print int($4 / 1024) }')
 if [ "$free" -ge 5120 ]; then ok "disk: $free MiB free"; else bad "disk: $free MiB free, 5120 wanted"; fi
 for service in postgres redis nginx; do
-    id=$(main_ids $service | head -n 1)
+    id=$(main_ids $service | sed -n 1p)
     if [ -n "$id" ] && [ "$(health_of "$id")" = healthy ]; then
         ok "$service is healthy"
     else

@@ -76,4 +76,4 @@ restore_files "$backup" "$database" "$folder"
 file_seconds=$(($(date +%s) - begin))
 line="$now backup=$backup tables=$restored_tables rows=$restored_rows images=$all_files lost_images=$(wc -l <"$work/lost") seconds=$(($(date +%s) - started)) database_seconds=$database_seconds image_seconds=$file_seconds backup_age_seconds=$age point_in_time_seconds=$pit_seconds newest_change_seconds=$newest"
 echo "$line" | tee -a "$BACKUP_ROOT/drills.log"
-[ ! -s "$work/lost" ] || die "$(wc -l <"$work/lost") images of $backup are missing or damaged: $(cut -f 1 "$work/lost" | head -n 5 | tr '\n' ' ')"
+[ ! -s "$work/lost" ] || die "$(wc -l <"$work/lost") images of $backup are missing or damaged: $(cut -f 1 "$work/lost" | sed -n 1,5p | tr '\n' ' ')"

@@ -131,6 +131,6 @@ else
     [ "$there" -eq 0 ] || say "the database from before is ${PGDATABASE}_before_$stamp; drop it when you do not need it any more"
 fi
 if [ -s "$work/lost" ]; then
-    warn "$(wc -l <"$work/lost") images could not be had, or are damaged: $(cut -f 1 "$work/lost" | head -n 5 | tr '\n' ' ')"
+    warn "$(wc -l <"$work/lost") images could not be had, or are damaged: $(cut -f 1 "$work/lost" | sed -n 1,5p | tr '\n' ' ')"
     exit 3
 fi

@@ -44,7 +44,7 @@ numbers() {
 }
 update() {
     local service=$1 image old new count
-    image=$(compose config | awk -v s="  $service:" '$0 == s { on = 1 } on && $1 == "image:" { print $2; exit }')
+    image=$(compose config | awk -v s="  $service:" '$0 == s { on = 1 } on && $1 == "image:" && !found++ { print $2 }')
     docker image inspect "$image" >/dev/null 2>&1 || docker pull -q "$image" >/dev/null 2>&1 ||
         die "the image $image is neither here nor in its registry"
     mapfile -t old < <(containers "$service")
@@ -56,7 +56,7 @@ update() {
         # shellcheck disable=SC2046  # several words
         compose up -d --no-deps --no-recreate --no-build $(numbers "$service" $((count + 1))) "$service" >/dev/null 2>&1 ||
             die "a new $service could not be started; the old ones serve on"
-        new=$(containers "$service" | grep -vxF -f <(printf '%s\n' "${kept[@]:-none}" "${old[@]}") | head -n 1)
+        new=$(containers "$service" | { grep -vxF -f <(printf '%s\n' "${kept[@]:-none}" "${old[@]}") || true; } | sed -n 1p)
         [ -n "$new" ] || die "a new $service could not be found"
         if ! all_healthy "$wait" "$new"; then
             docker logs --tail 5 "$new" >&2 || true

@@ -44,7 +44,7 @@ fi
 need_docker
 version=$(setting VERSION latest)
 
-one() { containers "$1" | head -n 1; }
+one() { containers "$1" | sed -n 1p; }
 # new_value FILE BYTES: FILE.old keeps what was; FILE is new.
 new_value() {
     (

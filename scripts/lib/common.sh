@@ -1,5 +1,8 @@
 # shellcheck shell=bash
 # Helpers that the scripts share. Source it; it runs nothing by itself.
+#
+# Nothing at the end of a pipe stops reading early (head -n 1, grep -q, awk's exit): under pipefail the writer's SIGPIPE would
+# end a script, now and then. sed -n 1p reads to the end.
 
 REPO_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export REPO_ROOT

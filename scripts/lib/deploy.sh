@@ -73,7 +73,7 @@ main_ids() {
     docker ps -q --filter "label=com.docker.compose.project=$MAIN_PROJECT" --filter "label=com.docker.compose.service=$1" \
         --filter "label=com.docker.compose.oneoff=False"
 }
-nginx_id() { main_ids nginx | head -n 1; }
+nginx_id() { main_ids nginx | sed -n 1p; }
 
 # nginx_follows: is the file that we write the one that nginx reads?
 nginx_follows() {

@@ -17,7 +17,7 @@ restore_database() {
     sql "ANALYZE" "$database"
     tables_of "$database" >"$work/tables" || die "the restored tables cannot be counted"
     if ! cmp -s "$work/tables" "$dir/tables.tsv"; then
-        diff "$dir/tables.tsv" "$work/tables" | head -n 5 >&2 || true
+        diff "$dir/tables.tsv" "$work/tables" | sed -n 1,5p >&2 || true
         die "the restored tables differ from the backup's list (table, rows, checksum)"
     fi
     restored_tables=$(wc -l <"$work/tables") restored_rows=$(awk -F '\t' '{ n += $2 } END { printf "%.0f", n }' "$work/tables")
@@ -103,7 +103,7 @@ CONF
     chmod 700 "$place/data"
     clean_ups=("pg_ctl -D '$place/data' -m immediate stop >/dev/null 2>&1" "${clean_ups[@]}")
     if ! pg_ctl -D "$place/data" -o "-c config_file=$place/conf" -l "$place/log" -t "${RESTORE_TIMEOUT:-3600}" -w start >/dev/null 2>&1; then
-        failed=$(grep -E 'FATAL|ERROR' "$place/log" | head -n 1)
+        failed=$(grep -E 'FATAL|ERROR' "$place/log" | sed -n 1p)
         die "the database cannot be brought to $time: ${failed:-$(tail -n 1 "$place/log")}"
     fi
     reached=$(sed -n 's/.*last completed transaction was at log time \(.*\)$/\1/p' "$place/log" | tail -n 1)

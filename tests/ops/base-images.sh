@@ -15,7 +15,7 @@ here=$REPO_ROOT/tests/ops/images
 
 case ${1:-} in -h | --help) print_help "$0"; exit 0 ;; esac
 # tag_of NAME: the tag that the compose files name, ${NAME_IMAGE:-tag}.
-tag_of() { sed -n "s/.*\\\${${1^^}_IMAGE:-\([^}]*\)}.*/\1/p" "$REPO_ROOT"/compose/*.yml | head -n 1; }
+tag_of() { sed -n "s/.*\\\${${1^^}_IMAGE:-\([^}]*\)}.*/\1/p" "$REPO_ROOT"/compose/*.yml | sed -n 1p; }
 declare -A tags=([debian]=debian:bookworm-slim)
 others=(postgres redis nginx prometheus alertmanager node_exporter postgres_exporter redis_exporter)
 for name in "${others[@]}"; do tags[$name]=$(tag_of "$name"); done

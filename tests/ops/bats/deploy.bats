@@ -118,3 +118,10 @@ engine() {
     [ "$status" -eq 1 ]
     [[ $output == *"no container of gateway runs"* ]]
 }
+
+@test "no pipe is left before its end" {
+    # Under pipefail that is a failure of the writer, now and then.
+    run grep -nE '\| *(head|grep -q)|\|.*awk.*exit *\}' "$scripts"/*.sh "$scripts"/lib/*.sh
+    echo "$output"
+    [ "$status" -eq 1 ]
+}
