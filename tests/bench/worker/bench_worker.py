@@ -12,8 +12,8 @@ with a tenth of them. (b) From image files to GeoJSON: segworker run against pyt
 taking turns; the start of the program and the loading of the model are taken off by a run with one image. Bare inference:
 the model's forward calls on the same tiles in PyTorch. Stage seconds are those spent in each stage: stages of different
 images may overlap. (c) Seconds per megapixel by image size: tiled TIFF files of 16 bits, one repeated picture, with a
-model without a network and with one; the start is taken off; several files where one has less than 4 megapixels. And
-images/s of one worker with all cores against two with half of them each, start included.
+model without a network and with one; the start is taken off; as many files at once as make 16 megapixels. And images/s
+of one worker with all cores against two with half of them each, start included.
 
 --only runs one part and puts its figures in the place of the earlier ones in the result file.
 """
@@ -261,14 +261,14 @@ def tiled_tiff(path, side):
                      photometric="minisblack", bigtiff=side > 30000)
 
 
-def by_size(folder, model, sides, repeat):
+def by_size(folder, model, sides, repeat, least_pixels):
     figures, out = {}, folder / "out"
     out.mkdir(exist_ok=True)
     start = folder / "start.tif"
     tiled_tiff(start, 64)
     path = harness.ROOT / "segworker/models" / model
     for side in sides:
-        files = [folder / f"t{side}_{k}.tif" for k in range(max(1, int(4e6 // (side * side))))]
+        files = [folder / f"t{side}_{k}.tif" for k in range(max(1, int(least_pixels // (side * side))))]
         tiled_tiff(files[0], side)
         for f in files[1:]:
             f.symlink_to(files[0])
@@ -363,7 +363,8 @@ def main():
             figures["endToEnd"] = end_to_end(folder, 256 if quick else 512, 2 if quick else 8, 1 if quick else min(repeat, 3))
             done("run")
         for model in args.models if args.only in (None, "sizes") else []:
-            figures["scaling"]["bySize"].setdefault(model, {}).update(by_size(folder, model, sizes[model], min(repeat, 3)))
+            figures["scaling"]["bySize"].setdefault(model, {}).update(by_size(
+                folder, model, sizes[model], min(repeat, 3), 1e5 if quick else 16e6))
             for side in sizes[model]:
                 done(f"sizes {model} {side}")
         if args.only in (None, "workers"):
