@@ -83,7 +83,8 @@ def describe(name, state, pt, data):
         "output": output_of(cfg["recipe"]),
         "postprocess": cfg["postprocess"],
         "training": {"data": cfg["data"], "images": count_images(cfg["data"], data), "steps": state["step"],
-                     "seed": state["seed"], "start": state.get("start"), "torch": torch.__version__,
+                     "seed": state["seed"], "start": state.get("start"),
+                     **({"meanOf": state["mean_of"]} if "mean_of" in state else {}), "torch": torch.__version__,
                      "date": datetime.date.today().isoformat(),
                      "command": f"python3 segworker/training/train.py --model {name} --data ../shared/data "
                                 f"--out segworker/models/{name} --steps {state['step']}"},

@@ -6,7 +6,7 @@ NORMALISATION = {"kind": "percentile", "low": 1.0, "high": 99.8, "clipMin": 0.0,
 
 MODELS = {
     "nuclei": {
-        "title": "Cell nuclei", "version": "2.0.0",
+        "title": "Cell nuclei", "version": "2.1.0",
         "description": "Finds single nuclei in fluorescence images, stained tissue sections and bright-field "
                        "images, also where they touch.",
         "data": ["dsb2018", "bbbc039"],
@@ -14,13 +14,14 @@ MODELS = {
         "enlarge": 1.5,
         "input": {"channels": 1, "colour": "grey", "pixelUnit": "native", "scale": {"kind": "native"},
                   "tile": 320, "halo": 32, "divisor": 64, "normalisation": NORMALISATION},
-        "postprocess": {"threshold": 0.4, "seedThreshold": 0.15, "seedMinArea": 25, "minArea": 25,
+        "postprocess": {"threshold": 0.4, "seedThreshold": 0.1, "seedMinArea": 25, "minArea": 25,
                         "distSigma": 0.8, "maxHoleArea": 10},
         "recipe": {
             "batch": 6, "crop": 224, "lr": 2.5e-3, "contact_weight": 3, "distance_weight": 5,
-            "votes": True, "vote_weight": 2, "dim_objects": 0.1,
-            "shares": {"fluorescence": 0.70, "histology": 0.10, "brightfield": 0.03, "bbbc039": 0.17},
-            "zoom": {"default": (0.7, 1.6)},
+            "votes": True, "vote_weight": 2, "dim_objects": 0.25,
+            "shares": {"fluorescence": 0.67, "histology": 0.14, "brightfield": 0.02, "bbbc039": 0.17},
+            # around `enlarge`, the scale at which the worker has the network look
+            "zoom": {"default": (1.0, 2.0)},
             "prefer_contact": 0.6,
             # Small crops give many different scenes, but the network gets used to an edge being
             # near everywhere and then fails inside big images; so the last part has bigger ones.
