@@ -56,13 +56,14 @@ next_backup() { # the next time that the clock shows BACKUP_AT, as seconds since
 }
 
 serve_backups() { # serve_backups DIR KEEP: until SIGTERM
-    local to=$1 keep=$2 child=0 images_at=0 now
+    local to=$1 keep=$2 child='' images_at=0 now
     [[ ${BACKUP_AT:-02:00} =~ ^([01][0-9]|2[0-3]):[0-5][0-9]$ ]] || die "BACKUP_AT must be a time such as 02:00"
     open_folder "$to"
     use_passphrase
     # shellcheck disable=SC2016  # later
     clean_ups+=('[ "$receiver" -eq 0 ] || { kill "$receiver" 2>/dev/null; wait "$receiver" 2>/dev/null; }')
-    trap 'kill "$child" 2>/dev/null; exit 0' TERM INT
+    # It may be over already, or not yet begun: neither is a failure.
+    trap '[ -z "$child" ] || kill "$child" 2>/dev/null || true; exit 0' TERM INT
     due=$(next_backup)
     [ -n "$(newest_backup)" ] || due=0
     while :; do
