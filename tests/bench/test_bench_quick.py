@@ -29,7 +29,7 @@ def numbers(value):
 
 def run(script, path):
     done = subprocess.run([sys.executable, HERE / script, "--quick", "--output", path], capture_output=True, text=True,
-                          timeout=240, env={**os.environ, "SPHEROSEG_BUILD": str(BUILD)})
+                          timeout=480, env={**os.environ, "SPHEROSEG_BUILD": str(BUILD)})
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     result = json.loads(path.read_text())
     assert result["quick"] and result["machine"]["cores"] >= 1 and result["versions"]["redis"]
