@@ -6,7 +6,7 @@ import images
 import jsonschema
 import pytest
 import yaml
-from harness import BUILD, ROOT
+from harness import BUILD, ROOT, wait_until
 
 SPEC = yaml.safe_load((ROOT / "proto/openapi.yaml").read_text())
 
@@ -52,6 +52,7 @@ def test_codes_are_snake_case(stack, alice):
 
 
 def test_live_answers_follow_the_contract(stack, alice):
+    wait_until(lambda: alice.get("/api/health/services/ml").status == 200, 30, "a look at the worker")   # one a second
     check(alice.get("/api/health"), "GET", "/api/health")
     check(alice.get("/api/health/live"), "GET", "/api/health/live")
     check(alice.get("/api/health/ready"), "GET", "/api/health/ready")
