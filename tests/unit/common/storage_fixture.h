@@ -1,10 +1,13 @@
 /*
- * What the tests of storage share: one storage in a folder of its own, and objects that are short texts.
+ * What the tests of storage share: one storage in a folder of its own, objects that are short texts, and threads that
+ * use it at once.
  */
 #ifndef SG_TEST_STORAGE_FIXTURE_H
 #define SG_TEST_STORAGE_FIXTURE_H
 
 #include <ftw.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -51,6 +54,26 @@ static inline void expect_content(const char *key, const char *text) {
     assert_int_equal(read(fd, got, sizeof got - 1), size);
     close(fd);
     assert_string_equal(got, text);
+}
+
+typedef struct {
+    int id;
+    atomic_int *failures;
+} worker_t;
+
+/* Four threads, each with a worker_t of its own, use the storage at once; none may report a failure. */
+static inline void churn_in_threads(void *(*churn)(void *)) {
+    atomic_int failures = 0;
+    worker_t workers[4];
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++) {
+        workers[i] = (worker_t){.id = i, .failures = &failures};
+        assert_int_equal(pthread_create(&threads[i], NULL, churn, &workers[i]), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    assert_int_equal(failures, 0);
 }
 
 #endif

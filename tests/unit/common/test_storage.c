@@ -251,11 +251,6 @@ static void test_check(void **state) {
     assert_int_equal(storage_open_dir("/proc/nowhere", &other, &err), ERR_IO);
 }
 
-typedef struct {
-    int id;
-    atomic_int *failures;
-} worker_t;
-
 /* Puts, reads and deletes below one folder that everybody else deletes, too. */
 static void *churn(void *arg) {
     worker_t *w = arg;
@@ -289,17 +284,7 @@ static void *churn(void *arg) {
 
 static void test_threads(void **state) {
     (void)state;
-    atomic_int failures = 0;
-    worker_t workers[4];
-    pthread_t threads[4];
-    for (int i = 0; i < 4; i++) {
-        workers[i] = (worker_t){.id = i, .failures = &failures};
-        assert_int_equal(pthread_create(&threads[i], NULL, churn, &workers[i]), 0);
-    }
-    for (int i = 0; i < 4; i++) {
-        pthread_join(threads[i], NULL);
-    }
-    assert_int_equal(failures, 0);
+    churn_in_threads(churn);
     assert_int_equal(temporary_files(), 0);
 }
 

@@ -203,17 +203,12 @@ static void test_tree_of_many_pages(void **state) {
     assert_true(storage_exists(st, "t/many-not"));
 }
 
-typedef struct {
-    int id;
-    atomic_int *failures;
-} worker_t;
-
 static void *churn(void *arg) {
     worker_t *w = arg;
     char key[64];
     char text[64];
     for (int i = 0; i < 25; i++) {
-        err_t err;
+        err_t err = {0};
         int fd;
         int64_t size;
         char got[64] = {0};
@@ -225,7 +220,10 @@ static void *churn(void *arg) {
             ok = read(fd, got, sizeof got - 1) == n && strcmp(got, text) == 0;
             close(fd);
         }
-        atomic_fetch_add(w->failures, ok ? 0 : 1);
+        if (!ok) {
+            fprintf(stderr, "wrote \"%s\", read \"%s\": %s %s\n", text, got, err.message, err.detail);
+            atomic_fetch_add(w->failures, 1);
+        }
     }
     return NULL;
 }
@@ -233,17 +231,7 @@ static void *churn(void *arg) {
 static void test_threads(void **state) {
     (void)state;
     need_storage();
-    atomic_int failures = 0;
-    worker_t workers[4];
-    pthread_t threads[4];
-    for (int i = 0; i < 4; i++) {
-        workers[i] = (worker_t){.id = i, .failures = &failures};
-        assert_int_equal(pthread_create(&threads[i], NULL, churn, &workers[i]), 0);
-    }
-    for (int i = 0; i < 4; i++) {
-        pthread_join(threads[i], NULL);
-    }
-    assert_int_equal(failures, 0);
+    churn_in_threads(churn);
 }
 
 /* ---- a bucket alone ---- */
