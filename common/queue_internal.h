@@ -22,6 +22,7 @@
 enum {
     QUEUE_PAGE = 500,            /* rows handled by one statement or script call */
     QUEUE_MAX_BLOCKING = 64,     /* connections kept for idle workers */
+    QUEUE_MAX_MODELS = 64,       /* that one worker serves */
     QUEUE_TAG_SIZE = 17,         /* of a claim's tag: the first 16 digits of its token, and a NUL */
     QUEUE_PROGRESS_GAP_MS = 200, /* between two progress messages of a job */
     QUEUE_REDIS_PAUSE_MS = 3000  /* no progress is sent for so long after Redis failed */
@@ -175,6 +176,7 @@ void queue_held_watch(queue_t *q); /* listens to cancellations from now on */
 /* ---- turns (queue_turn.c) ---- */
 typedef struct {
     char id[JOB_ID_LEN], user[JOB_ID_LEN], model[64], priority[8];
+    int turn, place; /* of the party's turns, the one that gets it; which of that turn's jobs it is, to be begun in order */
 } queue_candidate_t;
 
 /* What one thread asks for: to end claims, and to get others. */
@@ -182,6 +184,11 @@ typedef struct queue_turn {
     const char *worker_id;
     const char *const *models;
     int nmodels, most;
+    /* What is claimed ahead is bounded: the first job of a turn comes in any case, others as long as all of them cost no
+     * more than budget_us. costs_us: one for each model, at least 1. Claims of such a turn must be begun in their order.
+     * NULL: `most` alone bounds the turn, and its jobs are begun in any order. */
+    const int64_t *costs_us;
+    int64_t budget_us;
     const queue_claim_t *done; /* committed; they are ended first, and told of */
     const int *object_counts;
     int ndone;
@@ -199,6 +206,14 @@ typedef struct queue_turn {
 
 /* Serves one turn, alone or together with those of other threads of the same worker. */
 void queue_turn_take(queue_t *q, queue_turn_t *turn);
+/* The same, and waits up to wait_ms for the first job (queue_claim.c). */
+ERR_MUST err_kind_t queue_turn_wait(queue_t *q, queue_turn_t *turn, int wait_ms);
+
+/* A token after its tag: two digits for the turn, two for the place of the claim among the turn's, and random ones. Of a
+ * turn whose jobs are begun in their order, all places but the smallest that is active have not begun: what recovery
+ * needs to know, so that a crash counts for the job that may have caused it and for no other (queue_finish.c). */
+#define QUEUE_TOKEN_TURN_TEXT "18"  /* tag and turn: so many digits */
+#define QUEUE_TOKEN_PLACE_TEXT "20" /* with the place */
 
 /* ---- parts of a sweep (queue_audit.c), each on a connection of the caller ---- */
 /* Rows that were pushed less than grace_ms ago are left out. *relisted: rows that were in no list and are pushed again.
@@ -208,6 +223,11 @@ ERR_MUST err_kind_t queue_audit_run(queue_t *q, pg_conn_t *conn, int64_t grace_m
  * (queue_pushes.c). */
 ERR_MUST err_kind_t queue_pushes_run(queue_t *q, pg_conn_t *conn, int64_t grace_ms, int *lost, err_t *err);
 ERR_MUST err_kind_t queue_housekeeping_run(queue_t *q, pg_conn_t *conn, err_t *err);
+/* Publishes ends once more whose news may have been lost (queue_tell.c): cancellations since the last look, and all ends
+ * of the last minute when Redis does not remember a look. */
+ERR_MUST err_kind_t queue_tell_ends(queue_t *q, pg_conn_t *conn, err_t *err);
+/* Makes the next look one that tells all. */
+ERR_MUST err_kind_t queue_tell_all_again(queue_t *q, err_t *err);
 
 /* ---- gauges (queue_status.c) ---- */
 void queue_metrics_attach(queue_t *q);

@@ -11,7 +11,8 @@
  *      join the outbox (queue_pushes.c);
  *   4. now and then, and at once when Redis has lost its memory or a replica has taken over, PostgreSQL is compared
  *      with the lists (queue_audit.c);
- *   5. now and then, old rows are deleted.
+ *   5. ends whose news may have been lost are told again (queue_tell.c);
+ *   6. now and then, old rows are deleted.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -276,7 +277,7 @@ static err_kind_t push_due(queue_t *q, pg_conn_t *conn, err_t *err) {
     return rc;
 }
 
-/* ---- 4. and 5. ---- */
+/* ---- 4. and 6. ---- */
 
 /* Does Redis still know what it was told? Not after a wipe, and perhaps not the last of it when a replica became the
  * primary: `primary` ("" without Sentinels) is then another than the one that was audited. */
@@ -320,7 +321,10 @@ static err_kind_t audit_if_due(queue_t *q, pg_conn_t *conn, err_t *err) {
     }
     if (rc == ERR_OK && !remembers) {
         const char *set[] = {"SET", "sg:epoch", q->sweeper_id}, *note[] = {"HSET", "sg:primary", "at", primary};
-        rc = primary[0] != '\0' ? rds_run(q->rds, 4, note, NULL, err) : ERR_OK;
+        rc = queue_tell_all_again(q, err);
+        if (rc == ERR_OK && primary[0] != '\0') {
+            rc = rds_run(q->rds, 4, note, NULL, err);
+        }
         if (rc == ERR_OK) {
             rc = rds_run(q->rds, 3, set, NULL, err);
         }
@@ -360,6 +364,9 @@ err_kind_t queue_sweep(queue_t *q, err_t *err) {
     }
     if (rc == ERR_OK) {
         rc = audit_if_due(q, conn, err);
+    }
+    if (rc == ERR_OK) {
+        rc = queue_tell_ends(q, conn, err);
     }
     if (rc == ERR_OK) {
         rc = clean_if_due(q, conn, err);

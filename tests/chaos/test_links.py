@@ -19,6 +19,14 @@ def system(request):
     s.stop()
 
 
+@pytest.fixture
+def two_gateways():
+    s = ChaosStack(gateways=2, workers=1)
+    s.start()
+    yield s
+    s.stop()
+
+
 def state(s, job):
     return s.sql("SELECT state FROM jobs WHERE id = %s", job)[0][0]
 
@@ -36,6 +44,23 @@ def test_an_end_that_could_not_be_announced_is_told_later(system):
     wait_until(lambda: state(s, job) == "completed", 10, "the commit")
     s.proxy.set("worker1.redis", cut=False)
     wait_until(lambda: watcher.jobs[job][1] == "completed", LEASE + 5, "the news")
+    assert watcher.connections == 1
+    watcher.over.set()
+
+
+def test_an_end_is_told_although_redis_was_wiped_before_it_could_be(system):
+    """As above, and Redis forgets the claim meanwhile: no lease is left that would run out."""
+    s = system
+    person = Load(s, people=1, seed=1, pictures=1).people[0]
+    watcher = Watcher(s, person)
+    watcher.start()
+    wait_until(lambda: watcher.connections, 30, "the subscription")
+    job = person.post(f"/api/images/{person.images[0]['id']}/segmentation", {"model": "test-slow"}).json["jobId"]
+    wait_until(lambda: state(s, job) == "active", 30, "the claim")
+    s.proxy.set("worker1.redis", cut=True)
+    wait_until(lambda: state(s, job) == "completed", 30, "the commit")
+    s.redis_cli("FLUSHALL")
+    wait_until(lambda: watcher.jobs[job][1] == "completed", 30, "the news")
     assert watcher.connections == 1
     watcher.over.set()
 
@@ -58,6 +83,28 @@ def test_a_cancellation_that_could_not_be_announced_is_told_later(system):
     s.proxy.set("gateway1.redis", cut=False)
     s.crew[0].start()
     wait_until(lambda: watcher.jobs[job][1] == "cancelled", 30, "the news")
+    watcher.over.set()
+
+
+def test_a_cancellation_by_a_gateway_that_dies_is_told_by_others(two_gateways):
+    """It committed, and could not tell. Who looks through the other gateway hears of it all the same."""
+    s = two_gateways
+    person = Load(s, people=1, seed=1, pictures=1).people[0]
+    person.gateways, person.door = s.gateways[:1], s.gateways[0]
+    watcher = Watcher(s, person)   # it begins with the second gateway
+    watcher.start()
+    wait_until(lambda: watcher.connections, 30, "the subscription")
+    s.crew[0].told_to_end = True
+    s.crew[0].process.stop(9)
+    job = person.post(f"/api/images/{person.images[0]['id']}/segmentation", {"model": "test-slow"}).json["jobId"]
+    wait_until(lambda: watcher.jobs.get(job, (0, ""))[1] == "queued", 30, "the news of the job")
+    s.proxy.set("gateway1.redis", cut=True)
+    assert person.delete(f"/api/segmentation/job/{job}").status == 202
+    assert state(s, job) == "cancelled"
+    s.gateways[0].told_to_end = True
+    s.gateways[0].process.stop(9)
+    wait_until(lambda: watcher.jobs[job][1] == "cancelled", 30, "the news")
+    assert watcher.connections == 1
     watcher.over.set()
 
 

@@ -313,16 +313,67 @@ static void test_a_batch_is_told(void **state) {
     forget();
 }
 
+/* A committed end whose claim Redis forgot, and whose worker died before it could tell: no lease leads to it. */
+static void test_an_end_that_redis_forgot_is_told(void **state) {
+    (void)state;
+    qf_reset();
+    char channel[80], id[JOB_ID_LEN];
+    (void)snprintf(channel, sizeof channel, "sg:events:%s", qf.users[0]);
+    qf_job(0, "nuclei", 5, id);
+    (void)qf_enqueue(id);
+    qf_sweep(qf.q); /* a look that Redis remembers */
+    queue_claim_t c;
+    assert_true(qf_claim("w1", &c));
+    qf_flush();
+    qf_sql("UPDATE jobs SET state = 'completed', finished_at = now(), token = NULL, seq = seq + 1, object_count = 7");
+    events_sub_t *s = subscribe(channel);
+    qf_sweep(qf.other);
+    wait_until(seen_count, 1);
+    assert_string_equal(told(0).state, "completed");
+    assert_true(told(0).seq == (double)qf_sql_int("SELECT seq FROM jobs"));
+    events_sub_destroy(s);
+}
+
+/* A waiting job was cancelled by a gateway that died before it told. Ends with a lease are left to their lease: while
+ * Redis remembers, nothing else is told twice. */
+static void test_a_cancellation_that_nobody_told_of_is_told(void **state) {
+    (void)state;
+    qf_reset();
+    char channel[80], done[JOB_ID_LEN], cancelled[JOB_ID_LEN];
+    (void)snprintf(channel, sizeof channel, "sg:events:%s", qf.users[0]);
+    qf.q->tune.restore_grace_ms = -1000; /* no time after a wipe in which all is told */
+    qf_sweep(qf.q);
+    qf_job(0, "nuclei", 5, done);
+    qf_sql("UPDATE jobs SET state = 'completed', finished_at = now()");
+    qf_job(0, "nuclei", 5, cancelled);
+    qf_sql("UPDATE jobs SET state = 'cancelled', finished_at = now(), seq = 5 WHERE state = 'queued'");
+    events_sub_t *s = subscribe(channel);
+    qf_sweep(qf.q);
+    wait_until(seen_count, 1);
+    time_sleep_ms(50);
+    assert_int_equal(seen_count(), 1);
+    assert_string_equal(told(0).state, "cancelled");
+    assert_true(told(0).seq == 5);
+    events_sub_destroy(s);
+}
+
 int main(void) {
     if (!private_pg_available() || !private_redis_available()) {
         return 0;
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_messages_arrive_in_order),     cmocka_unit_test(test_what_follows_add_is_never_missed),
-        cmocka_unit_test(test_removed_channels_are_silent),  cmocka_unit_test(test_a_lost_connection_is_told),
-        cmocka_unit_test(test_a_restart_of_redis),           cmocka_unit_test(test_destroy_while_redis_is_away),
-        cmocka_unit_test(test_sequence_numbers_rise),        cmocka_unit_test(test_progress_is_limited_and_never_falls),
-        cmocka_unit_test(test_a_stale_worker_tells_nothing), cmocka_unit_test(test_a_batch_is_told),
+        cmocka_unit_test(test_messages_arrive_in_order),
+        cmocka_unit_test(test_what_follows_add_is_never_missed),
+        cmocka_unit_test(test_removed_channels_are_silent),
+        cmocka_unit_test(test_a_lost_connection_is_told),
+        cmocka_unit_test(test_a_restart_of_redis),
+        cmocka_unit_test(test_destroy_while_redis_is_away),
+        cmocka_unit_test(test_sequence_numbers_rise),
+        cmocka_unit_test(test_progress_is_limited_and_never_falls),
+        cmocka_unit_test(test_a_stale_worker_tells_nothing),
+        cmocka_unit_test(test_a_batch_is_told),
+        cmocka_unit_test(test_an_end_that_redis_forgot_is_told),
+        cmocka_unit_test(test_a_cancellation_that_nobody_told_of_is_told),
     };
     return cmocka_run_group_tests(tests, qf_setup, qf_teardown);
 }
