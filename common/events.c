@@ -3,8 +3,10 @@
  *
  * A subscriber is one thread that owns one connection. Other threads change the table of wanted channels under a lock
  * and wake the thread through an eventfd; only the thread talks to Redis. A channel is `sent` when SUBSCRIBE was
- * written on the present connection and `confirmed` when the server said so. When the connection breaks, every channel
- * is marked `gap`; after it is confirmed again the callback hears of the gap with message == NULL.
+ * written on the present connection and `confirmed` when the server has answered everything that was written about it:
+ * the answer to an earlier SUBSCRIBE, with an UNSUBSCRIBE and another SUBSCRIBE still on their way, says nothing. When
+ * the connection breaks, every channel is marked `gap`; after it is confirmed again the callback hears of the gap with
+ * message == NULL.
  */
 #include "events.h"
 
@@ -35,7 +37,8 @@ enum {
 typedef struct {
     char name[CHANNEL_SIZE];
     bool wanted, sent, confirmed;
-    bool gap; /* tell the callback, once confirmed, that messages may be missing */
+    int unanswered; /* SUBSCRIBE and UNSUBSCRIBE that were written on the present connection */
+    bool gap;       /* tell the callback, once confirmed, that messages may be missing */
 } channel_t;
 
 struct events_sub {
@@ -151,11 +154,11 @@ static channel_t *find_or_add(events_sub_t *s, const char *name) {
     return ch;
 }
 
-/* A channel that nobody wants and that the server does not know leaves the table. */
+/* A channel that nobody wants and that the server does not know, nor will have to tell of, leaves the table. */
 static void drop_unwanted(events_sub_t *s) {
     for (size_t i = 0; i < s->count;) {
         channel_t *ch = s->channels[i];
-        if (!ch->wanted && !ch->sent) {
+        if (!ch->wanted && !ch->sent && ch->unanswered == 0) {
             free(ch);
             s->channels[i] = s->channels[--s->count];
         } else {
@@ -170,6 +173,7 @@ static void mark_lost(events_sub_t *s) {
         channel_t *ch = s->channels[i];
         ch->gap = ch->gap || ch->sent;
         ch->sent = ch->confirmed = false;
+        ch->unanswered = 0;
     }
     drop_unwanted(s);
     (void)pthread_mutex_unlock(&s->lock);
@@ -207,6 +211,7 @@ static bool send_changes(events_sub_t *s, redisContext *c) {
             ok = redisAppendCommand(c, ch->wanted ? "SUBSCRIBE %s" : "UNSUBSCRIBE %s", ch->name) == REDIS_OK;
             ch->sent = ch->wanted;
             ch->confirmed = false;
+            ch->unanswered++;
         }
     }
     drop_unwanted(s);
@@ -218,16 +223,21 @@ static bool send_changes(events_sub_t *s, redisContext *c) {
     return ok;
 }
 
-static void on_confirmed(events_sub_t *s, const char *name) {
+/* The server has answered a SUBSCRIBE or an UNSUBSCRIBE. */
+static void on_answered(events_sub_t *s, const char *name) {
     (void)pthread_mutex_lock(&s->lock);
     channel_t *ch = find(s, name);
     bool gap = false;
-    if (ch && ch->sent) {
+    if (ch && ch->unanswered > 0) {
+        ch->unanswered--;
+    }
+    if (ch && ch->sent && ch->unanswered == 0) {
         ch->confirmed = true;
         gap = ch->gap;
         ch->gap = false;
         (void)pthread_cond_broadcast(&s->confirmed);
     }
+    drop_unwanted(s);
     (void)pthread_mutex_unlock(&s->lock);
     if (gap) {
         s->fn(s->arg, name, NULL, 0);
@@ -240,8 +250,8 @@ static void on_reply(events_sub_t *s, const redisReply *r) {
         return; /* the answer to a ping */
     }
     const char *kind = r->element[0]->str, *name = r->element[1]->str;
-    if (strcmp(kind, "subscribe") == 0) {
-        on_confirmed(s, name);
+    if (strcmp(kind, "subscribe") == 0 || strcmp(kind, "unsubscribe") == 0) {
+        on_answered(s, name);
     } else if (strcmp(kind, "message") == 0 && r->element[2]->type == REDIS_REPLY_STRING) {
         (void)pthread_mutex_lock(&s->lock);
         channel_t *ch = find(s, name);
@@ -407,8 +417,7 @@ void events_sub_remove(events_sub_t *s, const char *channel) {
     (void)pthread_mutex_lock(&s->lock);
     channel_t *ch = find(s, channel);
     if (ch) {
-        ch->wanted = false;
-        ch->confirmed = false;
+        ch->wanted = false; /* still confirmed: who adds it before the thread has unsubscribed need not wait */
         ch->gap = false;
         wake_thread(s);
         (void)pthread_cond_broadcast(&s->confirmed);

@@ -58,7 +58,7 @@ static void fan_out(ws_hub_t *hub, const ws_project_t *p, const event_t *e) {
     }
     for (int i = 0; i < p->count; i++) {
         const ws_listener_t *l = &p->listeners[i];
-        if (v.snapshot == 0 || l->snapshot < v.snapshot) {
+        if (!ws_order_is_known(v, l->snapshot, l->begun)) {
             ws_socket_send(l->socket, e->message);
         }
     }

@@ -50,6 +50,7 @@ typedef struct {
 typedef struct {
     ws_socket_t *socket;
     uint64_t snapshot; /* number of the last snapshot that it was sent; 0: none yet */
+    uint64_t begun;    /* the number when PostgreSQL was asked for that snapshot */
 } ws_listener_t;
 
 /* A project that somebody here hears. hub->lock */
@@ -134,7 +135,7 @@ struct ws_hub {
     bool closing;
     ws_project_t *projects[WS_PROJECT_BUCKETS];
     ws_order_t *order;
-    uint64_t snapshots; /* number of the last one */
+    uint64_t snapshots; /* counts the beginnings and the ends of snapshots: each gets a number */
 
     int64_t redis_slow_until_ms; /* channels_lock: it did not confirm in time, so do not wait again for a while */
     ws_loop_t *loops[WS_LOOPS_MAX];

@@ -17,13 +17,21 @@ ws_order_t *ws_order_create(size_t jobs);
 void ws_order_destroy(ws_order_t *o);
 
 typedef struct {
-    bool stale;        /* everybody here has had this or a newer state: nobody needs it */
-    uint64_t snapshot; /* 0, or: whoever has had this snapshot or a later one has had a newer state */
+    bool stale; /* everybody here has had this or a newer state: nobody needs it */
+    uint64_t
+        snapshot; /* 0, or: whoever has had this snapshot, or one begun after its end, has had this or a newer state */
 } ws_order_verdict_t;
+
+/* Does a listener know the state of the verdict's event or a newer one? snapshot: the number of the last that it was
+ * sent; begun: the number when that was begun, before PostgreSQL was asked. Numbers count beginnings and ends together.
+ */
+static inline bool ws_order_is_known(ws_order_verdict_t v, uint64_t snapshot, uint64_t begun) {
+    return v.snapshot != 0 && (snapshot == v.snapshot || begun > v.snapshot);
+}
 
 /* An event of a job is to go out. A job_id that is no UUID is never stale. */
 ws_order_verdict_t ws_order_event(ws_order_t *o, const char *job_id, int64_t seq);
-/* Snapshot number `snapshot` (they grow) shows the job at seq. */
+/* The snapshot that ends with number `snapshot` (they grow) shows the job at seq. */
 void ws_order_snapshot(ws_order_t *o, const char *job_id, int64_t seq, uint64_t snapshot);
 
 #endif

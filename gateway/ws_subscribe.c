@@ -308,9 +308,11 @@ out:
     return k;
 }
 
-/* Into the queue, and into the order: no event that is older than what the snapshot shows may follow it. */
-static void send_snapshot(ws_hub_t *hub, ws_socket_t *s, const char *project_id, ws_message_t *m,
-                          const PGresult *jobs) {
+/* Into the queue, and into the order: no event that is older than what the snapshot shows may follow it. Two threads of
+ * the desk may make snapshots side by side, and the one that is sent first may have been read last: so a snapshot
+ * counts as newer than another only if it was begun after the other's end. */
+static void send_snapshot(ws_hub_t *hub, ws_socket_t *s, const char *project_id, ws_message_t *m, const PGresult *jobs,
+                          uint64_t begun) {
     pthread_mutex_lock(&hub->lock);
     const ws_subscription_t *sub = subscription_of(s, project_id);
     if (sub) {
@@ -318,7 +320,9 @@ static void send_snapshot(ws_hub_t *hub, ws_socket_t *s, const char *project_id,
         for (int i = 0; i < PQntuples(jobs); i++) {
             ws_order_snapshot(hub->order, pg_get(jobs, i, "ws_id"), pg_get_int(jobs, i, "ws_seq", 0), number);
         }
-        listener_of(sub->project, s)->snapshot = number;
+        ws_listener_t *l = listener_of(sub->project, s);
+        l->snapshot = number;
+        l->begun = begun;
         ws_socket_send(s, m);
     }
     pthread_mutex_unlock(&hub->lock);
@@ -330,9 +334,12 @@ static err_kind_t snapshot(ws_hub_t *hub, ws_socket_t *s, const char *project_id
     if (atomic_load(&hub->message_bytes) > WS_ALL_BYTES_MAX / 2) {
         return err_set(err, ERR_UNAVAILABLE, "busy", "The server is busy.", "too much waits for slow clients");
     }
+    pthread_mutex_lock(&hub->lock);
+    uint64_t begun = ++hub->snapshots;
+    pthread_mutex_unlock(&hub->lock);
     err_kind_t k = make_snapshot(hub, project_id, s->user_id, &m, &jobs, err);
     if (k == ERR_OK) {
-        send_snapshot(hub, s, project_id, m, jobs);
+        send_snapshot(hub, s, project_id, m, jobs, begun);
     }
     ws_message_release(m);
     PQclear(jobs);

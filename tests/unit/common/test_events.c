@@ -124,6 +124,27 @@ static void test_removed_channels_are_silent(void **state) {
     events_sub_destroy(s);
 }
 
+/* Whether or not the thread has unsubscribed in between: once add has returned, nothing is missed. */
+static void test_a_channel_that_comes_and_goes(void **state) {
+    (void)state;
+    events_sub_t *s = subscribe("sg:events:a");
+    enum { TIMES = 300 };
+    for (int i = 0; i < TIMES; i++) {
+        events_sub_remove(s, "sg:events:a");
+        if (i % 3 == 0) {
+            time_sleep_ms(1);
+        }
+        if (i % 2 == 0) { /* one more turn, not waited for */
+            (void)events_sub_add(s, "sg:events:a", 0);
+            events_sub_remove(s, "sg:events:a");
+        }
+        assert_true(events_sub_add(s, "sg:events:a", 10000));
+        events_publish(qf.rds, "a", "{}");
+        wait_until(seen_count, i + 1);
+    }
+    events_sub_destroy(s);
+}
+
 static void test_a_lost_connection_is_told(void **state) {
     (void)state;
     events_sub_t *s = subscribe("sg:events:p1");
@@ -365,6 +386,7 @@ int main(void) {
         cmocka_unit_test(test_messages_arrive_in_order),
         cmocka_unit_test(test_what_follows_add_is_never_missed),
         cmocka_unit_test(test_removed_channels_are_silent),
+        cmocka_unit_test(test_a_channel_that_comes_and_goes),
         cmocka_unit_test(test_a_lost_connection_is_told),
         cmocka_unit_test(test_a_restart_of_redis),
         cmocka_unit_test(test_destroy_while_redis_is_away),

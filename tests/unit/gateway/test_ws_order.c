@@ -46,6 +46,22 @@ static void a_snapshot_counts_for_those_who_had_it(void **state) {
     ws_order_destroy(o);
 }
 
+/* Two snapshots are made side by side: the one that is sent last, with the greater number, was read first and is older.
+ */
+static void only_a_snapshot_begun_after_another_is_newer(void **state) {
+    ws_order_t *o = ws_order_create(64);
+    (void)state;
+    uint64_t old_begun = 1, new_begun = 2, new_end = 3, old_end = 4, later_begun = 5, later_end = 6;
+    ws_order_snapshot(o, job(1), 7, new_end);
+    ws_order_snapshot(o, job(1), 6, old_end);
+    ws_order_verdict_t v = ws_order_event(o, job(1), 7);
+    assert_true(ws_order_is_known(v, new_end, new_begun));
+    assert_false(ws_order_is_known(v, old_end, old_begun));
+    assert_true(ws_order_is_known(v, later_end, later_begun));
+    assert_false(ws_order_is_known(v, 0, 0)); /* has had none yet */
+    ws_order_destroy(o);
+}
+
 static void an_older_snapshot_changes_nothing(void **state) {
     ws_order_t *o = ws_order_create(64);
     (void)state;
@@ -91,8 +107,11 @@ static void what_is_no_uuid_always_passes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_overtaken_event_is_stale),       cmocka_unit_test(a_snapshot_counts_for_those_who_had_it),
-        cmocka_unit_test(an_older_snapshot_changes_nothing), cmocka_unit_test(a_full_table_forgets_the_quiet),
+        cmocka_unit_test(an_overtaken_event_is_stale),
+        cmocka_unit_test(a_snapshot_counts_for_those_who_had_it),
+        cmocka_unit_test(only_a_snapshot_begun_after_another_is_newer),
+        cmocka_unit_test(an_older_snapshot_changes_nothing),
+        cmocka_unit_test(a_full_table_forgets_the_quiet),
         cmocka_unit_test(what_is_no_uuid_always_passes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
