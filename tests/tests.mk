@@ -140,7 +140,10 @@ chaos: all
 ops-images:
 	tests/ops/base-images.sh
 	$(PYTHON) -c 'import sys; sys.path.insert(0, "tests/ops"); import containers; containers.build_images("test")'
-## make test-ops       containers, deployments, alerts, certificates, secrets, backups: needs a Docker engine and root; an hour
+# Two files run beside each other, because most of the time is waiting (for an alert's end, for a deployment's watch);
+# what they printed comes at the end.
+## make test-ops       containers, deployments, alerts, certificates, secrets, backups: needs a Docker engine and root; 40 minutes
 test-ops: ops-images
 	bats tests/ops/bats
-	PYTHONDONTWRITEBYTECODE=1 SPHEROSEG_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -q -s -p no:cacheprovider tests/ops
+	PYTHONDONTWRITEBYTECODE=1 SPHEROSEG_BUILD=$(abspath $(BUILD)) $(PYTHON) -m pytest -v -rP -n 2 --dist loadfile --durations=20 \
+	  -p no:cacheprovider tests/ops
