@@ -11,7 +11,7 @@
  * pixels or 0.4 % of its area, is redone with less freedom; the last resort are the crack rings, which cannot cross.
  *
  * Axis-aligned rectangles (a single pixel too) come out exactly. Time is linear in pixels plus outline length; memory
- * 4.25 bytes per pixel, 2 per crack and 210 per crack of the longest ring (at most 2^20 of them) besides the result.
+ * 4.25 bytes per pixel, 2 per crack and 290 per crack of the longest ring (at most 2^20 of them) besides the result.
  * Deterministic. Thread-safe: no state.
  */
 #ifndef SG_PIPELINE_CONTOUR_H

@@ -120,32 +120,44 @@ static bool walk_ring(scan_t *s, int32_t label, uint32_t part, int x, int y, boo
     return true;
 }
 
-/* Columns where a row's value differs from the one before; returns their number. Long runs are passed in strides. */
+/* Columns where a row's value differs from the one before; returns their number. Stretches without any are passed at
+ * once. */
 VECTOR_LOOPS static size_t find_changes(const int32_t *row, size_t width, int32_t *at) {
-    enum { LANES = 16 };
-    size_t n = 0, x = 1;
-    for (; x + LANES <= width; x += LANES) {
-        int32_t differs = 0;
-        for (size_t k = 0; k < LANES; k++) {
-            differs |= row[x + k] ^ row[x + k - 1];
+    enum { STRIDE = 128, WORD = sizeof(uint64_t) };
+    uint8_t differs[STRIDE] = {0};
+    size_t n = 0;
+    for (size_t x = 1, some; x < width; x += some) {
+        int32_t any = 0;
+        some = width - x < STRIDE ? width - x : STRIDE;
+        for (size_t k = 0; k < some; k++) {
+            any |= row[x + k] ^ row[x + k - 1];
         }
-        for (size_t k = 0; differs != 0 && k < LANES; k++) {
-            at[n] = (int32_t)(x + k);
-            n += row[x + k] != row[x + k - 1];
+        if (any == 0) {
+            continue;
         }
-    }
-    for (; x < width; x++) {
-        at[n] = (int32_t)x;
-        n += row[x] != row[x - 1];
+        for (size_t k = 0; k < some; k++) {
+            differs[k] = row[x + k] != row[x + k - 1];
+        }
+        for (size_t k = 0; k < some; k += WORD) {
+            uint64_t word;
+            memcpy(&word, differs + k, WORD);
+            for (size_t i = k; word != 0 && i < k + WORD && i < some; i++) {
+                at[n] = (int32_t)(x + i);
+                n += differs[i];
+            }
+        }
     }
     return n;
 }
 
-/* A walk goes to many rows below; by then they should be in the processor's cache. */
+/* A walk goes to many rows below; in a large image they are not in the processor's cache by then. */
 static void fetch_ahead(const scan_t *s, int y) {
-    enum { CACHE_BYTES = 1 << 19, MOST_ROWS = 128, LINE = 64 / sizeof(int32_t) };
+    enum { SMALL_IMAGE = 1 << 21, CACHE_BYTES = 1 << 19, MOST_ROWS = 128, LINE = 64 / sizeof(int32_t) };
     size_t width = (size_t)s->width, ahead = CACHE_BYTES / (width * sizeof *s->labels) + 1;
     size_t row = (size_t)y + (ahead < MOST_ROWS ? ahead : MOST_ROWS);
+    if (width * (size_t)s->height <= SMALL_IMAGE) {
+        return;
+    }
     for (size_t x = 0; row < (size_t)s->height && x < width; x += LINE) {
         __builtin_prefetch(s->labels + row * width + x);
     }

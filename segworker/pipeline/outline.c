@@ -25,7 +25,9 @@ void outline_free(outline_t *o) {
     free(o->dir);
     free(o->order);
     free(o->keep);
-    outline_kernels_free(o->kernels);
+    free(o->levels);
+    free(o->rest);
+    free(o->shift);
     memset(o, 0, sizeof *o);
 }
 
@@ -38,13 +40,17 @@ static bool reserve(outline_t *o, size_t cracks) {
     o->at = malloc(2 * nodes * sizeof *o->at);
     o->smooth = malloc(2 * nodes * sizeof *o->smooth);
     o->tmp = malloc((nodes + MARGIN) * sizeof *o->tmp);
-    o->wide = malloc(nodes * sizeof *o->wide);
+    o->wide = malloc((nodes + MARGIN) * sizeof *o->wide);
+    o->levels = malloc((nodes + nodes / 2 + MARGIN) * sizeof *o->levels);
+    o->rest = malloc(nodes * sizeof *o->rest);
+    o->shift = malloc(nodes * sizeof *o->shift);
     o->fixed = malloc(nodes);
-    o->dir = malloc(nodes);
+    o->dir = malloc(2 * nodes);
     o->order = malloc((nodes + 4) * sizeof *o->order);
     o->keep = malloc(nodes);
-    if (o->at == NULL || o->smooth == NULL || o->tmp == NULL || o->wide == NULL || o->fixed == NULL || o->dir == NULL ||
-        o->order == NULL || o->keep == NULL) {
+    if (o->at == NULL || o->smooth == NULL || o->tmp == NULL || o->wide == NULL || o->levels == NULL ||
+        o->rest == NULL || o->shift == NULL || o->fixed == NULL || o->dir == NULL || o->order == NULL ||
+        o->keep == NULL) {
         outline_free(o);
         return false;
     }
@@ -154,9 +160,7 @@ static bool build_smooth(outline_t *o, int width, int height, const crack_ring_t
         memcpy(o->smooth, o->at, n * sizeof *o->at);
     } else {
         corner_fix_sharp(o);
-        if (!outline_smooth(o, level == OUTLINE_GENTLE)) {
-            return false;
-        }
+        outline_smooth(o, level == OUTLINE_GENTLE);
         n = outline_simplify(o, level == OUTLINE_GENTLE ? tolerance / 2 : tolerance);
     }
     outline_match_area(o, n, (double)ring->area);

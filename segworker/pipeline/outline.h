@@ -21,24 +21,23 @@ typedef enum {
     OUTLINE_CRACKS     /* the cracks; corners where the label touches itself are cut by 0.1 px */
 } outline_level_t;
 
-/* Longer rings are not smoothed: bounds the memory (about 210 bytes per crack) for images of pure noise. */
+/* Longer rings are not smoothed: bounds the memory (about 290 bytes per crack) for images of pure noise. */
 #define OUTLINE_MAX_SMOOTH_CRACKS (1U << 20)
 
 typedef struct {
     double x, y;
 } vec_t;
 
-typedef struct kernels kernels_t;
-
-/* Nodes lie on the ring, in order. at and smooth have room for the ring twice, so that an arc over its beginning can be
- * read straight on. */
+/* Nodes lie on the ring, in order. at, smooth and dir have room for the ring twice, so that an arc over its beginning
+ * can be read straight on. */
 typedef struct {
     vec_t *at, *smooth, *wide, *tmp; /* nodes: where they are, smoothed, smoothed more, work space */
+    vec_t *levels;                   /* work space of the smoothing */
+    double *rest, *shift;            /* per node: share that is left for a narrower filter; distance moved by it */
     uint8_t *fixed;                  /* per node: corner that must stay */
     uint8_t *dir;                    /* per node: direction of its crack */
-    uint32_t *order;                 /* indices: corners, stack of the simplification */
+    uint32_t *order;                 /* indices: corners */
     uint8_t *keep;
-    kernels_t *kernels; /* made when first needed */
     size_t nnodes;
     size_t room;
 } outline_t;
@@ -51,9 +50,9 @@ ERR_MUST err_kind_t outline_build(outline_t *o, int width, int height, const cra
 
 /* ---- the steps of it ---- */
 
-/* at -> smooth, with the narrowest filter only if `gently`. Changes wide, tmp, order, keep. False: no memory. */
-bool outline_smooth(outline_t *o, bool gently);
-void outline_kernels_free(kernels_t *k);
+/* at -> smooth, with the narrowest filter only if `gently`. Changes wide, tmp, levels, rest, shift and dir (behind its
+ * end). */
+void outline_smooth(outline_t *o, bool gently);
 
 /* Picks nodes of smooth so that no other is farther than tolerance from the line through them; moves them to the front
  * of smooth and returns their number. Fixed nodes stay. */

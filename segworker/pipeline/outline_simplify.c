@@ -1,124 +1,78 @@
-/* Fewer nodes for a smoothed ring (Douglas and Peucker, 1973), and the area that its pixels have. */
+/* Fewer nodes for a smoothed ring, in one pass along it, and the area that its pixels have. */
 #include <math.h>
 #include <string.h>
 
 #include "common/vector.h"
 #include "segworker/pipeline/outline.h"
 
-enum { LANES = 8, WORTH_VECTORS = 2 * LANES };
-
 /* ---------------------------------------------------------------- simplification */
 
+/* Lines from one node that pass every node since within the tolerance: those between two directions (Imai and Iri,
+ * "Computational-geometric methods for polygonal approximations of a curve", 1986, call such a region a funnel). */
 typedef struct {
-    double x, y, dx, dy, inverse; /* start, direction, 1 / squared length */
-} segment_t;
+    vec_t from, left, right; /* seen from `from`: left is on the side of positive cross products */
+    double farthest2;        /* squared distance of the farthest node since */
+    bool narrowed;           /* by any node */
+} funnel_t;
 
-static inline double distance2(vec_t p, segment_t s) {
-    double px = p.x - s.x, py = p.y - s.y, t = (px * s.dx + py * s.dy) * s.inverse;
-    t = t > 0 ? t : 0;
-    t = t < 1 ? t : 1;
-    double ex = px - t * s.dx, ey = py - t * s.dy;
-    return ex * ex + ey * ey;
+static inline double cross(vec_t a, vec_t b) {
+    return a.x * b.y - a.y * b.x;
 }
 
-/* Squared distances of n nodes into d2, a multiple of LANES; returns the greatest. */
-VECTOR_LOOPS static double distances2(const vec_t *restrict p, size_t n, segment_t s, double *restrict d2) {
-    double most[LANES] = {0};
-    for (size_t i = 0; i < n; i += LANES) {
-        for (size_t k = 0; k < LANES; k++) {
-            double d = distance2(p[i + k], s);
-            d2[i + k] = d;
-            most[k] = d > most[k] ? d : most[k];
-        }
+/* May a line end here? Not where the curve has turned back by more than the tolerance. */
+static inline bool funnel_holds(const funnel_t *f, vec_t d, double r2, double tolerance) {
+    if (!f->narrowed) {
+        return true;
     }
-    double best = most[0];
-    for (int k = 1; k < LANES; k++) {
-        best = most[k] > best ? most[k] : best;
-    }
-    return best;
+    return cross(f->right, d) >= 0 && cross(d, f->left) >= 0 &&
+           (r2 >= f->farthest2 || sqrt(r2) + tolerance >= sqrt(f->farthest2));
 }
 
-/* The first of the nodes between from and end that is farthest from their line, and farther than `worst`; 0: none. */
-static size_t find_split(const outline_t *o, size_t from, size_t end, double worst) {
+/* Lines of the funnel must pass within the tolerance of the node at d, too: between the tangents to the circle around
+ * it. */
+static inline void funnel_narrow(funnel_t *f, vec_t d, double r2, double tolerance) {
+    double along = sqrt(r2 - tolerance * tolerance);
+    vec_t left = {d.x * along - d.y * tolerance, d.y * along + d.x * tolerance};
+    vec_t right = {d.x * along + d.y * tolerance, d.y * along - d.x * tolerance};
+    f->left = f->narrowed && cross(f->left, left) >= 0 ? f->left : left;
+    f->right = f->narrowed && cross(f->right, right) <= 0 ? f->right : right;
+    f->farthest2 = r2 > f->farthest2 ? r2 : f->farthest2;
+    f->narrowed = true;
+}
+
+/* Between two nodes to be kept: the farthest node that a line can reach is kept, and the next line begins there. to may
+ * lie beyond the ring's end. */
+static void simplify_arc(outline_t *o, size_t from, size_t to, double tolerance) {
     const vec_t *p = o->smooth;
-    double dx = p[end].x - p[from].x, dy = p[end].y - p[from].y, len2 = dx * dx + dy * dy;
-    segment_t s = {p[from].x, p[from].y, dx, dy, len2 > 0 ? 1 / len2 : 0};
-    size_t split = 0, i = from + 1;
-    if (end - i >= WORTH_VECTORS) {
-        size_t n = (end - i) / LANES * LANES;
-        double *d2 = &o->tmp->x, most = distances2(p + i, n, s, d2);
-        for (size_t k = 0; most > worst; k++) {
-            if (d2[k] >= most) {
-                worst = most;
-                split = i + k;
-            }
+    const double tolerance2 = tolerance * tolerance;
+    funnel_t f = {.from = p[from]};
+    for (size_t i = from + 1; i <= to; i++) {
+        vec_t d = {p[i].x - f.from.x, p[i].y - f.from.y};
+        double r2 = d.x * d.x + d.y * d.y;
+        if (!funnel_holds(&f, d, r2, tolerance)) {
+            size_t last = i - 1 < o->nnodes ? i - 1 : i - 1 - o->nnodes;
+            o->keep[last] = 1;
+            f = (funnel_t){.from = p[i - 1]};
+            d = (vec_t){p[i].x - f.from.x, p[i].y - f.from.y};
+            r2 = d.x * d.x + d.y * d.y;
         }
-        i += n;
-    }
-    for (; i < end; i++) {
-        double d = distance2(p[i], s);
-        if (d > worst) {
-            worst = d;
-            split = i;
+        if (r2 > tolerance2) {
+            funnel_narrow(&f, d, r2, tolerance);
         }
     }
-    return split;
-}
-
-/* Between two nodes to be kept, with a stack of its own; to may lie beyond the ring's end. */
-static void simplify_arc(outline_t *o, size_t from, size_t to, double tolerance2) {
-    size_t n = o->nnodes, depth = 0;
-    uint32_t *stack = o->order;
-    stack[depth++] = (uint32_t)to;
-    while (depth > 0) {
-        size_t end = stack[depth - 1], split = find_split(o, from, end, tolerance2);
-        if (split > 0) {
-            o->keep[split < n ? split : split - n] = 1;
-            stack[depth++] = (uint32_t)split;
-        } else {
-            from = end;
-            depth--;
-        }
-    }
-}
-
-static size_t farthest_from(const outline_t *o, size_t from) {
-    double best = -1;
-    size_t at = from;
-    const vec_t *p = o->smooth, centre = p[from];
-    for (size_t i = 0; i < o->nnodes; i++) {
-        double dx = p[i].x - centre.x, dy = p[i].y - centre.y, d = dx * dx + dy * dy;
-        if (d > best) {
-            best = d;
-            at = i;
-        }
-    }
-    return at;
 }
 
 size_t outline_simplify(outline_t *o, double tolerance) {
-    size_t n = o->nnodes, anchors = 0, first = 0, kept = 0;
-    memcpy(o->smooth + n, o->smooth, n * sizeof *o->smooth);
+    size_t n = o->nnodes, kept = 0;
+    const uint8_t *corner = memchr(o->fixed, 1, n);
+    size_t first = corner != NULL ? (size_t)(corner - o->fixed) : 0;
+    memcpy(o->smooth + n, o->smooth, (first + 1) * sizeof *o->smooth);
     memcpy(o->keep, o->fixed, n);
-    for (size_t i = n; i-- > 0;) {
-        if (o->fixed[i]) {
-            anchors++;
-            first = i;
-        }
-    }
-    if (anchors == 0) {
-        first = farthest_from(o, 0);
-        o->keep[first] = 1;
-    }
-    if (anchors < 2) {
-        o->keep[farthest_from(o, first)] = 1;
-    }
-    for (size_t at = first, next; at < first + n; at = next) {
-        next = at + 1;
-        while (!o->keep[next < n ? next : next - n]) {
-            next++;
-        }
-        simplify_arc(o, at, next, tolerance * tolerance);
+    o->keep[first] = 1;
+    for (size_t at = first, end; at < first + n; at = end) {
+        const uint8_t *next = at + 1 < n ? memchr(o->fixed + at + 1, 1, n - at - 1) : NULL;
+        end = next != NULL ? (size_t)(next - o->fixed) : n + first;
+        simplify_arc(o, at, end, tolerance);
     }
     for (size_t i = 0; i < n; i++) {
         if (o->keep[i]) {
