@@ -270,6 +270,13 @@ static void read_postprocess(check_t *c, const cJSON *root, model_spec_t *m) {
         m->dist_sigma = number(c, post, "distSigma", 0, 100);
         m->seed_min_area = whole(c, post, "seedMinArea", 0, 1e12);
     }
+    if (m->output == MODEL_OUTPUT_FOREGROUND_VOTES && cJSON_GetObjectItemCaseSensitive(post, "smallArea")) {
+        m->small_area = whole(c, post, "smallArea", 0, 1e12);
+        m->small_seed_threshold = number(c, post, "smallSeedThreshold", 0, 1);
+    }
+    if (cJSON_GetObjectItemCaseSensitive(post, "minConfidence")) {
+        m->min_confidence = number(c, post, "minConfidence", 0, 1);
+    }
     m->object_size = MODEL_OBJECT_SIZE;
     if (cJSON_GetObjectItemCaseSensitive(post, "objectSize")) {
         m->object_size = (int)whole(c, post, "objectSize", 16, 1024);

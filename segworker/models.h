@@ -88,9 +88,12 @@ typedef struct {
 
     /* postprocessing; areas in px of the original image */
     double threshold, seed_threshold, dist_sigma;
-    double nms_threshold; /* for MODEL_OUTPUT_STAR_CONVEX */
-    int object_size;      /* px; objects up to this size are whole in a part of a large image: "objectSize", optional */
-    int64_t seed_min_area, min_area, max_hole_area;
+    double small_seed_threshold; /* for MODEL_OUTPUT_FOREGROUND_VOTES, optional: "smallSeedThreshold" in place of
+                                    seed_threshold where two objects have fewer px than "smallArea" together */
+    double min_confidence;       /* "minConfidence", optional: less confident objects are left out */
+    double nms_threshold;        /* for MODEL_OUTPUT_STAR_CONVEX */
+    int object_size; /* px; objects up to this size are whole in a part of a large image: "objectSize", optional */
+    int64_t seed_min_area, small_area, min_area, max_hole_area;
     bool drop_border; /* "dropBorder", optional: objects that the image's edge cuts are left out */
 } model_spec_t;
 

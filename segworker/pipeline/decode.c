@@ -16,6 +16,8 @@ static label_params_t label_params(const run_options_t *o, bool part, uint32_t m
     return (label_params_t){.threshold = (float)o->threshold,
                             .seed_threshold = (float)o->seed_threshold,
                             .dist_sigma = (float)o->dist_sigma,
+                            .small_seed_threshold = (float)o->small_seed_threshold,
+                            .small_area = o->small_area,
                             .seed_min_area = o->seed_min_area,
                             .min_area = o->min_area,
                             .max_hole_area = o->max_hole_area,

@@ -298,7 +298,11 @@ err_kind_t label_from_votes(const float *fg, const float *down, const float *rig
                             const label_params_t *p, const cancel_t *cancel, int32_t **labels, uint32_t *count,
                             err_t *err) {
     work_t k = {.p = p, .cancel = cancel};
-    votes_params_t vp = {.sigma = p->dist_sigma, .saddle = p->seed_threshold, .min_votes = p->seed_min_area};
+    votes_params_t vp = {.sigma = p->dist_sigma,
+                         .saddle = p->seed_threshold,
+                         .min_votes = p->seed_min_area,
+                         .small_votes = p->small_area,
+                         .small_saddle = p->small_seed_threshold};
     *labels = NULL;
     *count = 0;
     err_kind_t kind = work_init(&k, width, height, err);

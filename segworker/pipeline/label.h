@@ -24,16 +24,18 @@
 #include "segworker/pipeline/cancel.h"
 
 typedef struct {
-    float threshold;       /* a pixel is foreground when fg >= threshold */
-    float seed_threshold;  /* a foreground pixel is seed when dist >= seed_threshold */
-    float dist_sigma;      /* px; > 0 smooths dist first (Gaussian cut off at 4 sigma, reflected borders) */
-    int64_t seed_min_area; /* px; smaller seeds are dropped */
-    int64_t min_area;      /* px; smaller objects are dropped */
-    int64_t max_hole_area; /* px; holes up to this size are always filled */
-    bool detect_holes;     /* false: every hole is filled */
-    bool drop_border;      /* true: objects with a pixel on the image's edge are dropped */
-    bool part;             /* the maps are part of an image: min_area and drop_border are left to who joins the parts */
-    uint32_t max_objects;  /* more than that: ERR_INVALID "too_many_objects" */
+    float threshold;            /* a pixel is foreground when fg >= threshold */
+    float seed_threshold;       /* a foreground pixel is seed when dist >= seed_threshold */
+    float dist_sigma;           /* px; > 0 smooths dist first (Gaussian cut off at 4 sigma, reflected borders) */
+    float small_seed_threshold; /* for votes: votes_params_t's small_saddle ... */
+    int64_t small_area;         /* ... and its small_votes, 0 = no such difference */
+    int64_t seed_min_area;      /* px; smaller seeds are dropped */
+    int64_t min_area;           /* px; smaller objects are dropped */
+    int64_t max_hole_area;      /* px; holes up to this size are always filled */
+    bool detect_holes;          /* false: every hole is filled */
+    bool drop_border;           /* true: objects with a pixel on the image's edge are dropped */
+    bool part;            /* the maps are part of an image: min_area and drop_border are left to who joins the parts */
+    uint32_t max_objects; /* more than that: ERR_INVALID "too_many_objects" */
 } label_params_t;
 
 /*

@@ -11,6 +11,9 @@ static int64_t own_or(int64_t asked, int64_t own) {
 err_kind_t options_settle(const model_spec_t *spec, const job_options_t *asked, run_options_t *out, err_t *err) {
     *out = (run_options_t){.threshold = isnan(asked->threshold) ? spec->threshold : asked->threshold,
                            .seed_threshold = spec->seed_threshold,
+                           .small_seed_threshold = spec->small_seed_threshold,
+                           .min_confidence = spec->min_confidence,
+                           .small_area = spec->small_area,
                            .dist_sigma = spec->dist_sigma,
                            .nms_threshold = spec->nms_threshold,
                            .seed_min_area = spec->seed_min_area,
@@ -23,6 +26,10 @@ err_kind_t options_settle(const model_spec_t *spec, const job_options_t *asked, 
     if (!(out->threshold > 0 && out->threshold < 1)) {
         return err_set(err, ERR_INVALID, "threshold_out_of_range", "The threshold must lie between 0 and 1.", "%g",
                        out->threshold);
+    }
+    if (out->threshold < spec->threshold) {
+        /* who asks for fainter objects gets them */
+        out->min_confidence *= out->threshold / spec->threshold;
     }
     if (out->max_area > 0 && out->max_area < out->min_area) {
         return err_setf(err, ERR_INVALID, "option_invalid",
@@ -73,6 +80,7 @@ static int64_t shrink(int64_t area, double factor) {
 run_options_t options_reduced(const run_options_t *o, double factor) {
     run_options_t r = *o;
     r.seed_min_area = shrink(o->seed_min_area, factor);
+    r.small_area = shrink(o->small_area, factor);
     r.min_area = shrink(o->min_area, factor);
     r.max_area = shrink(o->max_area, factor);
     r.max_hole_area = (int64_t)((double)o->max_hole_area / (factor * factor));

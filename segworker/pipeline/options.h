@@ -27,8 +27,9 @@ typedef struct job_options {
 
 /* As they hold for a run; areas in px of what is labelled. */
 typedef struct {
-    double threshold, seed_threshold, dist_sigma, nms_threshold;
-    int64_t seed_min_area, min_area, max_area, max_hole_area; /* max_area 0 = no limit */
+    double threshold, seed_threshold, small_seed_threshold, dist_sigma, nms_threshold;
+    double min_confidence; /* objects whose mean foreground probability is lower are left out */
+    int64_t seed_min_area, small_area, min_area, max_area, max_hole_area; /* max_area 0 = no limit */
     bool detect_holes, drop_border;
     model_tta_t tta;
 } run_options_t;

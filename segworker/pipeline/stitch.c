@@ -128,7 +128,8 @@ typedef struct {
 static err_kind_t pass_on(void *ctx, const stitch_object_t *o, err_t *err) {
     const filter_t *f = ctx;
     const stitch_params_t *p = &f->s->p;
-    bool left_out = (p->drop_border && on_edge(f->s, o)) || (p->max_area > 0 && o->area > p->max_area);
+    bool left_out = (p->drop_border && on_edge(f->s, o)) || (p->max_area > 0 && o->area > p->max_area) ||
+                    o->confidence < p->min_confidence;
     return left_out ? ERR_OK : f->sink->fn(f->sink->ctx, o, err);
 }
 
@@ -211,7 +212,7 @@ static void look(stitch_t *s, const stitch_window_t *w, seen_t *seen) {
 }
 
 /* Decides what becomes of each object. */
-static void decide(const stitch_t *s, seen_t *seen, uint32_t count) {
+static void decide(const stitch_t *s, seen_t *seen, uint32_t count, const float *confidence) {
     for (uint32_t k = 1; k <= count; k++) {
         seen_t *o = &seen[k];
         o->number = 0;
@@ -222,7 +223,8 @@ static void decide(const stitch_t *s, seen_t *seen, uint32_t count) {
             o->number = -1;
         } else if (2 * o->taken < o->area && !(s->p.drop_border && o->edge)) {
             int64_t area = (int64_t)o->area - o->taken;
-            o->number = area >= s->p.min_area && (s->p.max_area == 0 || area <= s->p.max_area);
+            o->number = area >= s->p.min_area && (s->p.max_area == 0 || area <= s->p.max_area) &&
+                        !(confidence[k - 1] < s->p.min_confidence);
         }
     }
 }
@@ -322,7 +324,7 @@ err_kind_t stitch_add(stitch_t *s, stitch_window_t *w, const stitch_sink_t *sink
     }
     if (k == ERR_OK) {
         look(s, w, seen);
-        decide(s, seen, w->count);
+        decide(s, seen, w->count, w->confidence);
         k = collect(s, w, seen, of, err);
     }
     if (k == ERR_OK) {

@@ -26,13 +26,14 @@
 typedef struct stitch stitch_t;
 
 typedef struct {
-    int width, height;   /* of the image */
-    int max_core_height; /* of any core */
-    int max_halo;        /* px that a window shows beyond its core, at most; at least 1 and no more than the
-                              least core height */
-    int64_t min_area;    /* smaller objects are dropped */
-    int64_t max_area;    /* so are larger ones; 0 = no limit */
-    bool drop_border;    /* so are objects with a pixel on the image's edge */
+    int width, height;     /* of the image */
+    int max_core_height;   /* of any core */
+    int max_halo;          /* px that a window shows beyond its core, at most; at least 1 and no more than the
+                                least core height */
+    int64_t min_area;      /* smaller objects are dropped */
+    int64_t max_area;      /* so are larger ones; 0 = no limit */
+    double min_confidence; /* so are less confident ones */
+    bool drop_border;      /* so are objects with a pixel on the image's edge */
 } stitch_params_t;
 
 typedef struct {

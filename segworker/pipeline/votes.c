@@ -147,7 +147,8 @@ static bool is_higher(const heap_work_t *k, int32_t a, int32_t b) {
 /* Two heaps meet at a place of this density: the lower joins the higher unless it is a heap of its own. */
 static void meet(heap_work_t *k, int32_t a, int32_t b, float saddle) {
     int32_t high = is_higher(k, a, b) ? a : b, low = high == a ? b : a;
-    bool same = saddle >= (float)k->p->saddle * k->density[low];
+    bool small = k->votes[a] + k->votes[b] < (float)k->p->small_votes;
+    bool same = saddle >= (float)(small ? k->p->small_saddle : k->p->saddle) * k->density[low];
     if (same || k->votes[low] < (float)k->p->min_votes) {
         k->parent[low] = high;
         k->votes[high] += k->votes[low];

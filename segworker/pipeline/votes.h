@@ -20,9 +20,12 @@
 #include "segworker/pipeline/cancel.h"
 
 typedef struct {
-    double sigma;      /* px; smoothing of the counted votes, 0 = none */
-    double saddle;     /* 0..1: heaps stay apart when the saddle is lower than this share of the lower peak */
-    int64_t min_votes; /* a smaller heap joins the one it touches, or is dropped */
+    double sigma;        /* px; smoothing of the counted votes, 0 = none */
+    double saddle;       /* 0..1: heaps stay apart when the saddle is lower than this share of the lower peak */
+    int64_t min_votes;   /* a smaller heap joins the one it touches, or is dropped */
+    int64_t small_votes; /* two heaps that have fewer votes than this together ... */
+    double small_saddle; /* ... are told apart by this saddle instead: of small objects the smoothing blurs the votes
+                            of neighbours into each other */
 } votes_params_t;
 
 /*

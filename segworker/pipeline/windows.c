@@ -238,6 +238,7 @@ static err_kind_t begin_stitch(const run_t *r, int width, int height, int core_h
                                .max_halo = halo,
                                .min_area = r->options.min_area,
                                .max_area = r->options.max_area,
+                               .min_confidence = r->options.min_confidence,
                                .drop_border = r->options.drop_border};
     return stitch_create(&p, st, err);
 }

@@ -146,6 +146,14 @@ def drop_small(labels, min_area):
     return renumber[labels]
 
 
+def drop_faint(labels, foreground, least):
+    """Remove objects whose mean foreground probability is below `least`, likewise."""
+    mean = np.bincount(labels.ravel(), foreground.ravel()) / np.maximum(np.bincount(labels.ravel()), 1)
+    keep = mean >= least
+    keep[0] = False
+    return np.where(keep, np.cumsum(keep), 0)[labels]
+
+
 def seed_parts_without(seeds, mask, min_area):
     """Add a seed for every 4-connected part of the mask that has none and is big enough: all of it."""
     n = int(seeds.max())
@@ -207,10 +215,12 @@ def vote_heaps(counts, post):
 
     Pixels are taken by falling smoothed density; each joins the heap of its densest neighbour (8 of them).
     Where two heaps meet, the lower one joins the higher when the density there is at least seedThreshold
-    of the lower one's peak, or when the lower one has fewer than seedMinArea votes.
+    of the lower one's peak, or when the lower one has fewer than seedMinArea votes.  Where both have fewer than
+    smallArea votes together, smallSeedThreshold stands for seedThreshold.
     """
     h, w = counts.shape
     sigma, ratio, least_votes = post["distSigma"], np.float32(post["seedThreshold"]), post["seedMinArea"]
+    small_ratio, small_area = np.float32(post.get("smallSeedThreshold", 0)), post.get("smallArea", 0)
     density, floor = counts, 0.5
     if sigma > 0:
         density = ndimage.gaussian_filter(counts, sigma, mode="reflect", truncate=4.0)
@@ -241,7 +251,8 @@ def vote_heaps(counts, post):
             if a == b:
                 continue
             high, low = (a, b) if (flat[a], -a) > (flat[b], -b) else (b, a)
-            if flat[i] >= ratio * flat[low] or votes[low] < least_votes:
+            share = small_ratio if votes[a] + votes[b] < small_area else ratio
+            if flat[i] >= share * flat[low] or votes[low] < least_votes:
                 parent[low] = high
                 votes[high] += votes[low]
     peaks = [i for i in np.sort(order) if parent[i] == i and votes[i] >= least_votes]
@@ -284,7 +295,7 @@ def labels_from_maps(maps, post, detect_holes=False):
         seeds, level = seed_parts_without(group_votes(mask, maps[1], maps[2], post), mask, post["minArea"]), maps[0]
     labels = watershed(-level, seeds, mask=mask, connectivity=1).astype(np.int64)
     labels = fill_holes(labels, post.get("maxHoleArea", 0) if detect_holes else None)
-    return drop_small(labels, post["minArea"])
+    return drop_faint(drop_small(labels, post["minArea"]), maps[0], post.get("minConfidence", 0))
 
 
 # ---------------------------------------------------------------- command line

@@ -104,6 +104,33 @@ static void reads_a_good_model(void **state) {
     assert_int_equal(strlen(m.sha256), 64);
 }
 
+static void reads_what_may_be_left_out(void **state) {
+    const place_t *p = *state;
+    model_spec_t m;
+    err_t err;
+    assert_int_equal(model_spec_load(p->dir, &m, &err), ERR_OK);
+    assert_float_equal(m.min_confidence, 0, 0);
+    assert_int_equal(m.small_area, 0);
+    static const char votes[] = "{\"kind\":\"foreground_votes\",\"channels\":[\"foreground\",\"down\",\"right\"]}";
+    char *json = replaced(GOOD, "{\"kind\":\"foreground_distance\",\"channels\":[\"foreground\",\"distance\"]}", votes);
+    char *more = replaced(json, "\"maxHoleArea\":9",
+                          "\"maxHoleArea\":9,\"smallArea\":200,\"smallSeedThreshold\":0.25,"
+                          "\"minConfidence\":0.625");
+    write_manifest(p, more);
+    assert_int_equal(model_spec_load(p->dir, &m, &err), ERR_OK);
+    assert_int_equal(m.small_area, 200);
+    assert_float_equal(m.small_seed_threshold, 0.25, 0);
+    assert_float_equal(m.min_confidence, 0.625, 0);
+    /* one of the pair is not enough */
+    char *half = replaced(more, "\"smallSeedThreshold\":0.25,", "");
+    write_manifest(p, half);
+    assert_int_equal(model_spec_load(p->dir, &m, &err), ERR_INVALID);
+    assert_non_null(strstr(err.message, "smallSeedThreshold"));
+    free(json);
+    free(more);
+    free(half);
+}
+
 static void names_the_field_that_is_wrong(void **state) {
     const place_t *p = *state;
     static const char *const cases[][3] = {
@@ -127,6 +154,7 @@ static void names_the_field_that_is_wrong(void **state) {
         {"\"kind\":\"foreground_distance\"", "\"kind\":\"flows\"", "kind"},
         {"\"threshold\":0.5", "\"threshold\":\"0.5\"", "threshold"},
         {"\"minArea\":15", "\"minArea\":-3", "minArea"},
+        {"\"minArea\":15", "\"minArea\":15,\"minConfidence\":2", "minConfidence"},
         {"\"postprocess\":", "\"post\":", "postprocess"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -276,6 +304,7 @@ static void folder_and_name_must_agree(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(reads_a_good_model, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(reads_what_may_be_left_out, set_up, tear_down),
         cmocka_unit_test_setup_teardown(names_the_field_that_is_wrong, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_test_model_needs_no_module, set_up, tear_down),
         cmocka_unit_test_setup_teardown(names_what_is_wrong_in_a_test_model, set_up, tear_down),

@@ -62,6 +62,27 @@ static void test_offer(void **state) {
     buf_free(&out);
 }
 
+static void test_who_asks_for_fainter_objects_gets_them(void **state) {
+    (void)state;
+    model_spec_t *m = a_model();
+    run_options_t settled;
+    m->min_confidence = 0.6;
+    static const double cases[][2] = {{NAN, 0.6}, {0.5, 0.6}, {0.8, 0.6}, {0.25, 0.3}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const job_options_t job = options_asked(cases[i][0], true, &JOB_CHOICE_DEFAULT);
+        assert_int_equal(options_settle(m, &job, &settled, NULL), ERR_OK);
+        assert_float_equal(settled.min_confidence, cases[i][1], 1e-9);
+    }
+}
+
+static void test_small_objects_shrink_with_the_image(void **state) {
+    (void)state;
+    const run_options_t o = {.small_area = 200, .seed_min_area = 25, .min_area = 25, .dist_sigma = 0.8};
+    const run_options_t r = options_reduced(&o, 2);
+    assert_int_equal(r.small_area, 50);
+    assert_int_equal(r.min_area, 7);
+}
+
 static void test_refused(void **state) {
     (void)state;
     job_choice_t choice;
@@ -82,6 +103,8 @@ int main(void) {
         cmocka_unit_test(test_same_settings_same_key),
         cmocka_unit_test(test_names_of_augmentations_agree),
         cmocka_unit_test(test_offer),
+        cmocka_unit_test(test_who_asks_for_fainter_objects_gets_them),
+        cmocka_unit_test(test_small_objects_shrink_with_the_image),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

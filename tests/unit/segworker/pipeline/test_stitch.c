@@ -187,6 +187,22 @@ static void small_and_cut_objects_go_once_they_are_whole(void **state) {
     free(s);
 }
 
+/* All objects of the scene have a confidence of 0.5. */
+static void faint_objects_are_left_out_whole_or_in_fragments(void **state) {
+    (void)state;
+    scene_t *s = make_scene();
+    bool missing[MAX_OBJECTS + 1];
+    memset(missing, true, sizeof missing);
+    static const int divisions[][2] = {{W, 0}, {128, 24}, {37, 23}};
+    for (size_t i = 0; i < 3; i++) {
+        run(s, divisions[i][0], divisions[i][1], &(stitch_params_t){.min_confidence = 0.5});
+        expect_same(s, NULL);
+        run(s, divisions[i][0], divisions[i][1], &(stitch_params_t){.min_confidence = 0.51});
+        expect_same(s, missing);
+    }
+    free(s);
+}
+
 /* Windows that see an object a little differently must not give it twice, nor leave overlapping pixels. */
 static void windows_that_disagree_give_an_object_once(void **state) {
     (void)state;
@@ -235,6 +251,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(objects_are_whole_and_once_whatever_the_division),
         cmocka_unit_test(small_and_cut_objects_go_once_they_are_whole),
+        cmocka_unit_test(faint_objects_are_left_out_whole_or_in_fragments),
         cmocka_unit_test(windows_that_disagree_give_an_object_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -99,6 +99,26 @@ static void saddle_decides_between_one_and_two(void **state) {
     free(s);
 }
 
+/* The same two places, once with few votes and once with many: only the small pair is held to the other saddle. */
+static void small_objects_have_a_saddle_of_their_own(void **state) {
+    (void)state;
+    for (int radius = 4; radius <= 8; radius += 4) {
+        scene_t *s = scene_new();
+        votes_params_t p = BASE;
+        add_disc(s, 24, 24, radius, 0, 1);
+        add_disc(s, 30, 24, radius, 0, 2);
+        p.sigma = 1.5;
+        p.saddle = 0.05;
+        group(s, &p);
+        assert_int_equal(s->count, 1);
+        p.small_votes = 150; /* two discs of radius 4 have fewer together, two of radius 8 have more */
+        p.small_saddle = 0.95;
+        group(s, &p);
+        assert_int_equal(s->count, radius == 4 ? 2 : 1);
+        free(s);
+    }
+}
+
 static void small_heaps_join_or_vanish(void **state) {
     (void)state;
     scene_t *s = scene_new();
@@ -186,6 +206,7 @@ int main(void) {
         cmocka_unit_test(overlapping_discs_are_told_apart_exactly),
         cmocka_unit_test(scattered_votes_of_one_object_stay_one_heap),
         cmocka_unit_test(saddle_decides_between_one_and_two),
+        cmocka_unit_test(small_objects_have_a_saddle_of_their_own),
         cmocka_unit_test(small_heaps_join_or_vanish),
         cmocka_unit_test(only_the_largest_part_is_kept),
         cmocka_unit_test(wild_offsets_do_no_harm),
