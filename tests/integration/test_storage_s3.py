@@ -146,7 +146,7 @@ def fixture_gate():
             pytest.skip("npm cannot install the S3 server")
     folder, port = tempfile.mkdtemp(prefix="spheroseg-s3-"), free_port()
     # Its list of objects needs a cipher that OpenSSL 3 keeps in its legacy provider.
-    server = subprocess.Popen(["node", "--openssl-legacy-provider", HERE / "node_modules/.bin/s3rver", "-d", folder, "-a", "127.0.0.1",
+    server = subprocess.Popen(["node", "--openssl-legacy-provider", "-r", HERE / "settled.js", HERE / "node_modules/.bin/s3rver", "-d", folder, "-a", "127.0.0.1",
                                "-p", str(port), "--no-vhost-buckets", "--silent", "--configure-bucket", BUCKET],
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
