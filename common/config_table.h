@@ -77,6 +77,7 @@ CFG_STR(log_level, "LOG_LEVEL", "info", CONFIG_BOTH, "error, warn, info or debug
 
 /* the queue and the worker */
 CFG_INT(queue_concurrency, "QUEUE_CONCURRENCY", 1, 1, 64, CONFIG_WORKER, "jobs that one worker runs at a time")
+CFG_INT(claim_ahead_ms, "QUEUE_CLAIM_AHEAD", 20, 0, 10000, CONFIG_WORKER, "ms of work, as measured, that is claimed at once when jobs are quick, at most 16 of them; 0 = one at a time")
 CFG_INT(lease_ms, "JOB_LEASE", 30000, 1000, 3600000, CONFIG_BOTH, "ms a claim is valid without a heartbeat")
 CFG_INT(max_attempts, "JOB_MAX_ATTEMPTS", 3, 1, 20, CONFIG_GATEWAY, "attempts of a job")
 CFG_INT(backoff_ms, "JOB_BACKOFF", 2000, 10, 3600000, CONFIG_BOTH, "ms, first back-off step; doubles with each attempt, full jitter")

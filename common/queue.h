@@ -32,7 +32,7 @@ typedef struct {
     job_choice_t choice;
     bool choice_unknown;      /* the row's options are none that this program knows: the job must not be run */
     int priority, attempt, max_attempts;
-    char token[65];           /* fences this claim */
+    char token[65];           /* fences this claim; its digits: proto/jobs.md */
     char storage_key[256];    /* of the image */
     int64_t seq;              /* last event number written */
     double waited_s;          /* from when it could have run until this claim */

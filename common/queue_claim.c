@@ -9,7 +9,7 @@
 #include "queue_internal.h"
 #include "timeutil.h"
 
-enum { MAX_MODELS = 64, WAIT_SLICE_MS = 2000, MAX_STALE = 1000 };
+enum { MAX_MODELS = QUEUE_MAX_MODELS, WAIT_SLICE_MS = 2000, MAX_STALE = 1000 };
 
 /* ---- waiting without polling ---- */
 
@@ -85,31 +85,40 @@ static err_kind_t check_arguments(int ndone, int nmodels, int most, err_t *err) 
 err_kind_t queue_turn(queue_t *q, const char *worker_id, const queue_claim_t *done, const int *object_counts, int ndone,
                       const char *const *models, int nmodels, int most, int wait_ms, queue_claim_t *out, int *got,
                       err_t *err) {
-    *got = 0;
-    err_kind_t rc = check_arguments(ndone, nmodels, most, err);
+    queue_turn_t turn = {.worker_id = worker_id,
+                         .models = models,
+                         .nmodels = nmodels,
+                         .most = most,
+                         .done = done,
+                         .object_counts = object_counts,
+                         .ndone = ndone,
+                         .out = out,
+                         .err = err};
+    err_kind_t rc = queue_turn_wait(q, &turn, wait_ms);
+    *got = turn.got;
+    return rc;
+}
+
+err_kind_t queue_turn_wait(queue_t *q, queue_turn_t *turn, int wait_ms) {
+    err_kind_t rc = check_arguments(turn->ndone, turn->nmodels, turn->most, turn->err);
     if (rc != ERR_OK) {
         return rc;
     }
-    queue_held_watch(q);
+    if (!turn->redis_only) {
+        queue_held_watch(q);
+    }
     int64_t deadline = time_mono_ms() + wait_ms;
     for (int stale = 0; stale < MAX_STALE;) {
-        queue_turn_t turn = {.worker_id = worker_id,
-                             .models = models,
-                             .nmodels = nmodels,
-                             .most = most,
-                             .done = done,
-                             .object_counts = object_counts,
-                             .ndone = ndone,
-                             .out = out,
-                             .err = err};
-        queue_turn_take(q, &turn);
-        if (turn.rc != ERR_OK || turn.got > 0) {
-            *got = turn.got;
-            return turn.rc;
+        turn->got = turn->stale = 0;
+        turn->hint_ms = -1;
+        turn->rc = ERR_OK;
+        queue_turn_take(q, turn);
+        if (turn->rc != ERR_OK || turn->got > 0) {
+            return turn->rc;
         }
-        ndone = 0;
-        stale += turn.stale;
-        if (turn.stale > 0) {
+        turn->ndone = 0;
+        stale += turn->stale;
+        if (turn->stale > 0) {
             continue;
         }
         int64_t left = deadline - time_mono_ms();
@@ -118,8 +127,8 @@ err_kind_t queue_turn(queue_t *q, const char *worker_id, const queue_claim_t *do
         }
         left = left < WAIT_SLICE_MS ? left : WAIT_SLICE_MS;
         /* a breaker becomes half open by the clock, which leaves no token */
-        left = turn.hint_ms >= 0 && turn.hint_ms + 1 < left ? turn.hint_ms + 1 : left;
-        rc = wait_for_wake(q, models, nmodels, left, err);
+        left = turn->hint_ms >= 0 && turn->hint_ms + 1 < left ? turn->hint_ms + 1 : left;
+        rc = wait_for_wake(q, turn->models, turn->nmodels, left, turn->err);
         if (rc != ERR_OK) {
             return rc;
         }

@@ -19,25 +19,37 @@
 
 /* active -> cancelled | failed | delayed, for each element of the array $2. token: as many digits of the claim's token
  * as are known; at_last: the message if this was the last attempt; seq: the new number, or null when only PostgreSQL
- * knows the old one. $1 back-off, ms. Full jitter: a random time between nothing and the step, which doubles with each
- * attempt (at most five minutes). Rows are locked in the order of their ids, so that two such statements cannot wait
- * for each other. */
+ * knows the old one; lost: the worker is gone. $1 back-off, ms. Full jitter: a random time between nothing and the
+ * step, which doubles with each attempt (at most five minutes). Rows are locked in the order of their ids, so that two
+ * such statements cannot wait for each other.
+ *
+ * active -> queued, and the attempt is given back: a lost claim that had not begun. A worker begins what it claimed
+ * together one after the other, each when the one before has ended in PostgreSQL, so of those only the first that is
+ * active can have begun; the tokens tell which were claimed together and their order (QUEUE_TOKEN_TURN_TEXT). */
 #define END_BADLY                                                                                                      \
     "WITH x AS (SELECT * FROM jsonb_to_recordset($2::jsonb) AS x(id uuid, token text, seq bigint, code text, "         \
-    "message text, at_last text, detail text, permanent boolean, cancelled boolean)), "                                \
+    "message text, at_last text, detail text, permanent boolean, cancelled boolean, lost boolean)), "                  \
     "n AS (SELECT j.id, CASE WHEN x.cancelled OR j.cancel_requested THEN 'cancelled' "                                 \
+    "WHEN x.lost AND EXISTS (SELECT 1 FROM jobs o WHERE o.state = 'active' AND o.worker_id = j.worker_id "             \
+    "AND left(o.token, " QUEUE_TOKEN_TURN_TEXT ") = left(j.token, " QUEUE_TOKEN_TURN_TEXT ") "                         \
+    "AND left(o.token, " QUEUE_TOKEN_PLACE_TEXT ") COLLATE \"C\" < left(j.token, " QUEUE_TOKEN_PLACE_TEXT ")) "        \
+    "THEN 'queued' "                                                                                                   \
     "WHEN x.permanent OR j.attempt >= j.max_attempts THEN 'failed' ELSE 'delayed' END AS next, x.seq AS new_seq, "     \
     "x.code, x.message, x.at_last, x.detail FROM jobs j JOIN x ON x.id = j.id "                                        \
     "WHERE j.state = 'active' AND length(x.token) >= 16 AND left(j.token, length(x.token)) = x.token "                 \
     "ORDER BY j.id FOR UPDATE OF j) "                                                                                  \
-    "UPDATE jobs j SET state = n.next, token = NULL, stage = '', enqueued_at = NULL, "                                 \
+    "UPDATE jobs j SET state = n.next, token = NULL, stage = '', "                                                     \
+    "enqueued_at = CASE n.next WHEN 'queued' THEN now() END, "                                                         \
+    "attempt = j.attempt - CASE n.next WHEN 'queued' THEN 1 ELSE 0 END, "                                              \
+    "worker_id = CASE n.next WHEN 'queued' THEN NULL ELSE j.worker_id END, "                                           \
+    "started_at = CASE n.next WHEN 'queued' THEN NULL ELSE j.started_at END, "                                         \
     "seq = COALESCE(n.new_seq, j.seq + " QUEUE_SEQ_SKIP_TEXT "), "                                                     \
     "run_after = CASE n.next WHEN 'delayed' THEN now() + random() * "                                                  \
     "LEAST(300000, $1::float8 * power(2, LEAST(j.attempt, 30) - 1)) * interval '1 millisecond' ELSE j.run_after END, " \
-    "finished_at = CASE n.next WHEN 'delayed' THEN NULL ELSE now() END, "                                              \
-    "error_code = CASE n.next WHEN 'cancelled' THEN NULL ELSE n.code END, "                                            \
-    "error_message = CASE n.next WHEN 'cancelled' THEN NULL WHEN 'failed' THEN n.at_last ELSE n.message END, "         \
-    "error_detail = CASE n.next WHEN 'cancelled' THEN NULL ELSE n.detail END "                                         \
+    "finished_at = CASE WHEN n.next IN ('delayed', 'queued') THEN NULL ELSE now() END, "                               \
+    "error_code = CASE WHEN n.next IN ('cancelled', 'queued') THEN NULL ELSE n.code END, "                             \
+    "error_message = CASE n.next WHEN 'failed' THEN n.at_last WHEN 'delayed' THEN n.message END, "                     \
+    "error_detail = CASE WHEN n.next IN ('cancelled', 'queued') THEN NULL ELSE n.detail END "                          \
     "FROM n WHERE n.id = j.id "                                                                                        \
     "RETURNING j.id, j.project_id, j.image_id, j.state, j.seq, j.attempt, j.model, j.error_code, j.error_message"
 
@@ -286,7 +298,7 @@ err_kind_t queue_lose_claims(queue_t *q, pg_conn_t *conn, const queue_lost_t *lo
         put_pair(&list, "message", again);
         put_pair(&list, "at_last", given_up);
         put_pair(&list, "detail", lost[i].worker);
-        buf_puts(&list, ",\"permanent\":false,\"cancelled\":false}");
+        buf_puts(&list, ",\"permanent\":false,\"cancelled\":false,\"lost\":true}");
     }
     buf_puts(&list, "]");
     const char *params[] = {backoff, list.data};

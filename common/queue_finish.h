@@ -11,8 +11,9 @@ typedef struct {
     const char *id, *worker, *tag;
 } queue_lost_t;
 
-/* active -> delayed, failed or cancelled, because the workers lost these claims: one statement. *rows: those that were
- * changed (others had ended, or have a younger claim by now); freed by the caller. */
+/* active -> delayed, failed or cancelled, or queued if it was claimed ahead and had not begun, because the workers lost
+ * these claims: one statement. *rows: those that were changed (others had ended, or have a younger claim by now); freed
+ * by the caller. */
 ERR_MUST err_kind_t queue_lose_claims(queue_t *q, pg_conn_t *conn, const queue_lost_t *lost, int n, PGresult **rows,
                                       err_t *err);
 

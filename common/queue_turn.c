@@ -3,9 +3,9 @@
  * all that Redis has to do in one call; then the rows go from queued to active, with new tokens. Only the second step
  * counts: an id whose row is not queued is dropped from Redis.
  *
- * A call costs much more than what it moves, so threads of one worker that come while QUEUE_TURNS_AT_ONCE turns are
- * under way wait, and the first of them then asks for all: one script call and one statement (one flush to the disk)
- * for several slots. Who finds no turn under way does not wait, so an idle worker is as fast as without.
+ * A call costs much more than what it moves, so threads of one worker that come while a turn is under way wait, and the
+ * first of them then asks for all: one script call and one statement (one flush to the disk) for several slots. Who
+ * finds no turn under way does not wait, so an idle worker is as fast as without.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -19,10 +19,11 @@
 typedef struct queue_party {
     struct queue_party *next; /* that is under way, of another worker */
     queue_turn_t *first;
-    int most, n; /* jobs wanted, found in Redis */
+    int turns, most, n; /* that are served; jobs wanted, found in Redis */
     char tag[QUEUE_TAG_SIZE];
     queue_candidate_t found[QUEUE_CLAIM_MAX];
     queue_claim_t claims[QUEUE_CLAIM_MAX];
+    int turn_of[QUEUE_CLAIM_MAX]; /* whose claim it is */
     int got, stale;
     int64_t hint_ms;
 } party_t;
@@ -74,9 +75,14 @@ static void add_ends(const party_t *p, queue_news_t *news) {
     }
 }
 
+static int64_t cost_of(const queue_turn_t *t, int model) {
+    return t->costs_us && t->costs_us[model] > 0 ? t->costs_us[model] : 1;
+}
+
 /* claim.lua: ends what is done, and finds up to p->most jobs. */
 static err_kind_t turn_in_redis(queue_t *q, party_t *p, err_t *err) {
-    char lease[24], age[24], every[16], most[16], models[16], news_count[16];
+    char lease[24], age[24], every[16], most[16], sure[16], budget[24], models[16], news_count[16];
+    char costs[QUEUE_MAX_MODELS][24];
     char tags[2 * QUEUE_CLAIM_MAX][QUEUE_TAG_SIZE];
     queue_news_t news = {0};
     queue_args_t a = {0};
@@ -84,13 +90,17 @@ static err_kind_t turn_in_redis(queue_t *q, party_t *p, err_t *err) {
     (void)snprintf(age, sizeof age, "%lld", (long long)q->tune.age_ms);
     (void)snprintf(every, sizeof every, "%d", q->tune.age_every);
     (void)snprintf(most, sizeof most, "%d", p->most);
+    (void)snprintf(sure, sizeof sure, "%d", p->first->costs_us ? p->turns : p->most);
+    (void)snprintf(budget, sizeof budget, "%lld", (long long)p->first->budget_us * p->turns);
     (void)snprintf(models, sizeof models, "%d", p->first->nmodels);
-    const char *const words[] = {p->first->worker_id, p->tag, lease, age, every, most, models};
+    const char *const words[] = {p->first->worker_id, p->tag, lease, age, every, most, sure, budget, models};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         queue_args_put(&a, words[i]);
     }
     for (int i = 0; i < p->first->nmodels; i++) {
+        (void)snprintf(costs[i], sizeof costs[i], "%lld", (long long)cost_of(p->first, i));
         queue_args_put(&a, p->first->models[i]);
+        queue_args_put(&a, costs[i]);
     }
     add_ends(p, &news);
     queue_args_news(&a, &news, news_count);
@@ -148,18 +158,20 @@ static void fill_claim(const PGresult *rows, int i, queue_claim_t *out) {
     out->waited_s = pg_get_real(rows, i, "waited", 0);
 }
 
-/* The candidates' ids and as many new tokens, which begin with the tag that Redis knows, as arrays for PostgreSQL. */
+/* The candidates' ids and as many new tokens, which begin with the tag that Redis knows, as arrays for PostgreSQL. See
+ * queue_internal.h for what their first digits say. */
 static err_kind_t claim_arrays(const party_t *p, buf_t *ids, buf_t *tokens, err_t *err) {
     buf_puts(ids, "{");
     buf_puts(tokens, "{");
     for (int i = 0; i < p->n; i++) {
-        char rest[49];
-        err_kind_t rc = queue_random_hex(rest, 24, err);
+        char rest[45];
+        err_kind_t rc = queue_random_hex(rest, 22, err);
         if (rc != ERR_OK) {
             return rc;
         }
         buf_printf(ids, "%s%s", i ? "," : "", p->found[i].id);
-        buf_printf(tokens, "%s%s%s", i ? "," : "", p->tag, rest);
+        buf_printf(tokens, "%s%s%02x%02x%s", i ? "," : "", p->tag, (unsigned int)p->found[i].turn,
+                   (unsigned int)p->found[i].place, rest);
     }
     buf_puts(ids, "}");
     buf_puts(tokens, "}");
@@ -204,18 +216,21 @@ static int find_row(const PGresult *rows, const char *id) {
 /* Keeps the claims whose rows were taken; the others are dropped from Redis: cancelled, deleted, or a leftover. */
 static void keep_taken(queue_t *q, party_t *p, const PGresult *rows) {
     queue_release_t drop[QUEUE_CLAIM_MAX];
+    int stale = 0;
     for (int i = 0; i < p->n; i++) {
         const queue_candidate_t *c = &p->found[i];
         int row = find_row(rows, c->id);
         if (row >= 0) {
+            p->turn_of[p->got] = c->turn;
             fill_claim(rows, row, &p->claims[p->got++]);
         } else {
             queue_held_remove(q, c->id, p->tag);
-            drop[p->stale++] = (queue_release_t){c->id, p->tag, c->model, c->priority, c->user};
+            drop[stale++] = (queue_release_t){c->id, p->tag, c->model, c->priority, c->user};
         }
     }
+    p->stale = stale;
     err_t err;
-    if (p->stale > 0 && queue_release(q, "drop", drop, p->stale, NULL, &err) != ERR_OK) {
+    if (stale > 0 && queue_release(q, "drop", drop, stale, NULL, &err) != ERR_OK) {
         log_event(LOG_WARN, "could not release a job in Redis; its lease will run out", "jobId", drop[0].id, "detail",
                   err.detail, NULL);
     }
@@ -249,12 +264,44 @@ static void publish_claims(queue_t *q, const queue_claim_t *c, int n) {
 
 /* ---- a turn ---- */
 
+/* Which turn gets which job. Of bounded turns, the one that has the least work so far: each gets one first, and none
+ * exceeds its budget by more than one job, however their costs add up. */
+static void assign(party_t *p) {
+    const queue_turn_t *first = p->first;
+    int64_t load[QUEUE_CLAIM_MAX] = {0};
+    int count[QUEUE_CLAIM_MAX] = {0}, room[QUEUE_CLAIM_MAX], turns = 0;
+    for (const queue_turn_t *t = first; t && turns < QUEUE_CLAIM_MAX; t = t->next) {
+        room[turns++] = t->most;
+    }
+    for (int i = 0; i < p->n && first; i++) {
+        int to = -1;
+        for (int k = 0; k < turns; k++) {
+            if (count[k] < room[k] && (to < 0 || load[k] < load[to])) {
+                to = k;
+            }
+        }
+        int model = 0; /* turns that are not bounded are filled one after the other */
+        while (first->costs_us && model + 1 < first->nmodels && strcmp(first->models[model], p->found[i].model) != 0) {
+            model++;
+        }
+        load[to] += first->costs_us ? cost_of(p->first, model) : 0;
+        p->found[i].turn = to;
+        p->found[i].place = first->costs_us ? count[to] : 0;
+        count[to]++;
+    }
+}
+
 /* Without PostgreSQL: what Redis gives is the claim. */
 static void keep_all(party_t *p) {
     for (int i = 0; i < p->n; i++) {
+        const queue_candidate_t *found = &p->found[i];
+        p->turn_of[p->got] = found->turn;
         queue_claim_t *c = &p->claims[p->got++];
         *c = (queue_claim_t){.threshold = NAN, .attempt = 1, .max_attempts = 1};
-        memcpy(c->id, p->found[i].id, sizeof c->id);
+        memcpy(c->id, found->id, sizeof c->id);
+        memcpy(c->user_id, found->user, sizeof c->user_id);
+        memcpy(c->model, found->model, sizeof c->model);
+        c->priority = (int)strtol(found->priority, NULL, 10);
         (void)snprintf(c->token, sizeof c->token, "%s", p->tag);
     }
 }
@@ -272,6 +319,7 @@ static err_kind_t serve(queue_t *q, party_t *p, err_t *err) {
     if (rc != ERR_OK || p->n == 0) {
         return rc;
     }
+    assign(p);
     if (p->first->redis_only) {
         keep_all(p);
         return ERR_OK;
@@ -295,7 +343,8 @@ static err_kind_t serve(queue_t *q, party_t *p, err_t *err) {
 }
 
 static bool same_worker(const queue_turn_t *a, const queue_turn_t *b) {
-    bool same = strcmp(a->worker_id, b->worker_id) == 0 && a->nmodels == b->nmodels && a->redis_only == b->redis_only;
+    bool same = strcmp(a->worker_id, b->worker_id) == 0 && a->nmodels == b->nmodels && a->redis_only == b->redis_only &&
+                a->budget_us == b->budget_us && !a->costs_us == !b->costs_us;
     for (int i = 0; same && i < a->nmodels; i++) {
         same = strcmp(a->models[i], b->models[i]) == 0;
     }
@@ -317,7 +366,7 @@ static void gather(queue_t *q, const queue_turn_t *mine, party_t *p) {
     queue_turn_t **tail = &p->first;
     int done = 0;
     p->first = NULL;
-    p->most = 0;
+    p->turns = p->most = 0;
     for (queue_turn_t **at = &q->turns; *at;) {
         queue_turn_t *t = *at;
         if (same_worker(mine, t) && p->most + t->most <= QUEUE_CLAIM_MAX && done + t->ndone <= QUEUE_CLAIM_MAX) {
@@ -325,6 +374,7 @@ static void gather(queue_t *q, const queue_turn_t *mine, party_t *p) {
             t->next = NULL;
             *tail = t;
             tail = &t->next;
+            p->turns++;
             p->most += t->most;
             done += t->ndone;
         } else {
@@ -333,14 +383,16 @@ static void gather(queue_t *q, const queue_turn_t *mine, party_t *p) {
     }
 }
 
-/* Gives each turn its part, the first one first, and wakes its thread, which may be gone at once. */
+/* Gives each turn its part and wakes its thread, which may be gone at once. */
 static void share_out(const party_t *p, queue_turn_t *mine, err_kind_t rc, const err_t *err) {
-    int given = 0;
-    for (queue_turn_t *t = p->first, *next; t; t = next) {
+    int turn = 0;
+    for (queue_turn_t *t = p->first, *next; t; t = next, turn++) {
         next = t->next;
-        t->got = p->got - given < t->most ? p->got - given : t->most;
-        for (int i = 0; i < t->got; i++) {
-            t->out[i] = p->claims[given++];
+        t->got = 0;
+        for (int i = 0; i < p->got; i++) {
+            if (p->turn_of[i] == turn) {
+                t->out[t->got++] = p->claims[i];
+            }
         }
         t->stale = p->stale;
         t->hint_ms = p->hint_ms;

@@ -171,7 +171,15 @@ static err_kind_t start_parts(worker_t *w, err_t *err) {
     if (rc == ERR_OK) {
         rc = rds_pool_create(cfg, &w->rds, err);
     }
-    return rc == ERR_OK ? queue_create(cfg, w->pg, w->rds, &w->queue, err) : rc;
+    if (rc == ERR_OK) {
+        rc = queue_create(cfg, w->pg, w->rds, &w->queue, err);
+    }
+    if (rc != ERR_OK) {
+        return rc;
+    }
+    const queue_ahead_setup_t ahead = {
+        .queue = w->queue, .worker_id = w->id, .slots = w->nslots, .work_ms = cfg->claim_ahead_ms};
+    return queue_ahead_create(&ahead, &w->ahead, err);
 }
 
 static err_kind_t wait_for_all(worker_t *w, log_level_t level, bool *stopped, err_t *err) {
@@ -254,6 +262,9 @@ static bool stop_jobs(worker_t *w) {
     int64_t now = time_mono_ms(), grace = w->cfg->stop_timeout_s * 1000;
     w->stopping = true;
     worker_wake(w);
+    if (w->ahead) {
+        queue_ahead_stop(w->ahead);
+    }
     wait_idle(w, now + grace * 3 / 4);
     w->hurry = true;
     wait_idle(w, now + grace - grace / 16);
@@ -356,6 +367,9 @@ int worker_main(const config_t *cfg) {
     }
     bool idle = stop_jobs(w);
     stop_service_threads(w);
+    if (idle) {
+        queue_ahead_destroy(w->ahead);
+    }
     if (ok) {
         queue_unregister(w->queue, w->id);
     }

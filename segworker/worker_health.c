@@ -40,41 +40,65 @@ static void put_info(worker_t *w, buf_t *b) {
 
 /* ---- heartbeat ---- */
 
-static err_kind_t beat(worker_t *w, buf_t *info, err_t *err) {
-    queue_claim_t held[WORKER_MAX_SLOTS];
-    const char *ids[WORKER_MAX_SLOTS], *tokens[WORKER_MAX_SLOTS];
-    int slots[WORKER_MAX_SLOTS];
-    bool lost[WORKER_MAX_SLOTS] = {false};
-    int n = 0;
+/* All claims that this worker holds: what waits behind the jobs that run, and these. A claim that begins between the
+ * two looks is in both. */
+enum { MAX_CLAIMS = WORKER_MAX_SLOTS * (QUEUE_AHEAD_MOST + 1) };
+
+typedef struct {
+    queue_ahead_claim_t claims[MAX_CLAIMS];
+    const char *ids[MAX_CLAIMS], *tokens[MAX_CLAIMS];
+    bool lost[MAX_CLAIMS];
+    int n;
+} heart_claims_t;
+
+static void collect_claims(worker_t *w, heart_claims_t *all) {
+    all->n = queue_ahead_claims(w->ahead, all->claims, MAX_CLAIMS - WORKER_MAX_SLOTS);
     (void)pthread_mutex_lock(&w->lock);
     for (int i = 0; i < w->nslots; i++) {
         if (w->slots[i].busy && !w->slots[i].given_up) {
-            held[n] = w->slots[i].claim;
-            ids[n] = held[n].id;
-            tokens[n] = held[n].token;
-            slots[n++] = i;
+            queue_ahead_claim_t *c = &all->claims[all->n++];
+            memcpy(c->id, w->slots[i].claim.id, sizeof c->id);
+            memcpy(c->token, w->slots[i].claim.token, sizeof c->token);
         }
     }
     (void)pthread_mutex_unlock(&w->lock);
+    for (int i = 0; i < all->n; i++) {
+        all->ids[i] = all->claims[i].id;
+        all->tokens[i] = all->claims[i].token;
+        all->lost[i] = false;
+    }
+}
+
+/* The slot may have begun the job, or ended it and begun another, since it was asked about. */
+static void tell_lost(worker_t *w, const char *token) {
+    queue_ahead_lost(w->ahead, token);
+    (void)pthread_mutex_lock(&w->lock);
+    for (int i = 0; i < w->nslots; i++) {
+        if (w->slots[i].busy && strcmp(w->slots[i].claim.token, token) == 0) {
+            w->slots[i].lost = true;
+        }
+    }
+    (void)pthread_mutex_unlock(&w->lock);
+}
+
+static err_kind_t beat(worker_t *w, heart_claims_t *all, buf_t *info, err_t *err) {
+    collect_claims(w, all);
     put_info(w, info);
     if (info->failed) {
         return err_set(err, ERR_NO_MEMORY, "no_memory", "The worker is out of memory.", "heartbeat");
     }
-    err_kind_t rc = queue_renew_claims(w->queue, w->id, info->data, ids, tokens, n, lost, err);
-    (void)pthread_mutex_lock(&w->lock);
-    for (int i = 0; rc == ERR_OK && i < n; i++) {
-        worker_slot_t *s = &w->slots[slots[i]];
-        /* the slot may have ended this job, and even begun another, meanwhile */
-        if (lost[i] && s->busy && strcmp(s->claim.token, held[i].token) == 0) {
-            s->lost = true;
+    err_kind_t rc = queue_renew_claims(w->queue, w->id, info->data, all->ids, all->tokens, all->n, all->lost, err);
+    for (int i = 0; rc == ERR_OK && i < all->n; i++) {
+        if (all->lost[i]) {
+            tell_lost(w, all->tokens[i]);
         }
     }
-    (void)pthread_mutex_unlock(&w->lock);
     return rc;
 }
 
 void *worker_heart_run(void *arg) {
     worker_t *w = arg;
+    static heart_claims_t claims; /* one heartbeat thread in a process */
     buf_t info;
     buf_init(&info, 1 << 20);
     int64_t third = w->cfg->lease_ms / 3;
@@ -82,7 +106,7 @@ void *worker_heart_run(void *arg) {
     bool complained = false;
     while (!w->quit) {
         err_t err;
-        err_kind_t rc = beat(w, &info, &err);
+        err_kind_t rc = beat(w, &claims, &info, &err);
         w->redis_ok = rc == ERR_OK;
         if (rc != ERR_OK) {
             metrics_add(m_heart_errors, NULL, 1);

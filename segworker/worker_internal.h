@@ -12,6 +12,7 @@
 #include "common/httpd_mini.h"
 #include "common/metrics.h"
 #include "common/queue.h"
+#include "common/queue_ahead.h"
 #include "common/storage.h"
 #include "segworker/models.h"
 #include "segworker/pipeline/pipeline.h"
@@ -36,9 +37,7 @@ typedef struct {
     pthread_t thread;
     bool started;
     bool busy;
-    queue_claim_t claim; /* as claimed; the thread works on its own copy */
-    queue_claim_t done;  /* committed, and not yet ended in Redis; of the thread alone, as the next two */
-    int done_objects, ndone;
+    queue_claim_t claim;        /* as claimed; the thread works on its own copy */
     int64_t computing_since_ms; /* monotonic; 0 = not in the pipeline */
     bool given_up;              /* stuck past its time-out: ended from outside, see worker_watch.c */
     atomic_bool lost;           /* the heartbeat learned that the lease is another's */
@@ -50,6 +49,7 @@ typedef struct worker {
     pg_pool_t *pg;
     rds_pool_t *rds;
     queue_t *queue;
+    queue_ahead_t *ahead; /* what the slots hold besides the jobs that they run, and what they have committed */
     storage_t *storage;
     worker_model_t *models[WORKER_MAX_MODELS]; /* guarded by lock once threads run; changed by the main thread only */
     int nmodels;

@@ -1,6 +1,6 @@
 /*
  * A job slot: claim, run the pipeline, store, and tell the queue how it ended. One thread each. The end of a job that
- * succeeded travels with the next claim.
+ * succeeded travels with the next claim; while jobs are quick several are claimed and ended at once (queue_ahead.h).
  *
  * Who ends a job: the thread that runs it. It learns that it should stop from queue_is_cancelled (a person), slot->lost
  * (the lease is another worker's) or worker->hurry (the daemon stops), all asked between two tiles.
@@ -59,10 +59,14 @@ int worker_busy_count(worker_t *w) {
     return n;
 }
 
-static void slot_set(worker_slot_t *slot, const queue_claim_t *c) {
+static int slot_number(const worker_slot_t *slot) {
+    return (int)(slot - slot->w->slots);
+}
+
+static void slot_set(worker_slot_t *slot, const queue_claim_t *c, bool lost) {
     (void)pthread_mutex_lock(&slot->w->lock);
     slot->busy = c != NULL;
-    slot->lost = false;
+    slot->lost = lost;
     slot->given_up = false;
     slot->computing_since_ms = 0;
     if (c) {
@@ -245,6 +249,7 @@ static void end_badly(run_context_t *x, err_t *why) {
     if (tell_queue(w, c, hand_back ? NULL : why) == ERR_CONFLICT) {
         outcome = "lost";
     }
+    queue_ahead_broke(w->ahead, slot_number(x->slot), c->model, why->kind != ERR_CANCELLED);
     count_outcome(c, outcome);
 }
 
@@ -257,9 +262,7 @@ static void end_well(run_context_t *x, int objects, int64_t began_ms, bool cache
     log_event(LOG_INFO, "job completed", "jobId", c->id, "model", c->model, "objects", count, "ms", ms, "cached",
               cached ? "true" : "false", NULL);
     count_outcome(c, cached ? "cached" : "completed");
-    x->slot->done = *c; /* ended and told of together with the next claim */
-    x->slot->done_objects = objects;
-    x->slot->ndone = 1;
+    queue_ahead_done(x->w->ahead, slot_number(x->slot), c, objects); /* told of together with the next claim */
     if (!cached) {
         queue_note_seconds(x->w->queue, c->model, (double)(time_mono_ms() - began_ms) / 1000.0);
     }
@@ -301,12 +304,13 @@ static void run_job(worker_slot_t *slot, queue_claim_t *c, worker_model_t *m) {
 
 /* ---- the loop ---- */
 
-static void serve_claim(worker_slot_t *slot, queue_claim_t *c) {
+static void serve_claim(worker_slot_t *slot, queue_claim_t *c, bool lost) {
     worker_t *w = slot->w;
-    slot_set(slot, c); /* from now on the heartbeat renews it */
+    slot_set(slot, c, lost); /* from now on the heartbeat renews it */
     worker_model_t *m = worker_take_model(w, c->model);
     if (w->stopping || !m) {
         (void)tell_queue(w, c, NULL);
+        queue_ahead_broke(w->ahead, slot_number(slot), c->model, false);
         count_outcome(c, "handed_back");
     } else {
         run_job(slot, c, m);
@@ -314,13 +318,7 @@ static void serve_claim(worker_slot_t *slot, queue_claim_t *c) {
     if (m) {
         worker_release_model(w, m);
     }
-    slot_set(slot, NULL);
-}
-
-/* Ends the job that was committed, if there is one, without claiming another. */
-static void end_done(worker_slot_t *slot) {
-    queue_complete_done_many(slot->w->queue, slot->w->id, &slot->done, &slot->done_objects, slot->ndone);
-    slot->ndone = 0;
+    slot_set(slot, NULL, false);
 }
 
 void *worker_slot_run(void *arg) {
@@ -337,12 +335,11 @@ void *worker_slot_run(void *arg) {
             names[i] = model_names[i];
         }
         queue_claim_t claim;
-        int got = 0;
+        bool got = false, lost = false;
         err_t err = {0};
-        err_kind_t rc = queue_turn(w->queue, w->id, &slot->done, &slot->done_objects, slot->ndone, names, nmodels, 1,
-                                   CLAIM_WAIT_MS, &claim, &got, &err);
+        err_kind_t rc =
+            queue_ahead_next(w->ahead, slot_number(slot), names, nmodels, CLAIM_WAIT_MS, &claim, &got, &lost, &err);
         if (rc != ERR_OK) {
-            end_done(slot);    /* perhaps once more, which is harmless */
             if (!complained) { /* once for each absence */
                 log_error(LOG_WARN, "claim a job", &err);
             }
@@ -351,14 +348,13 @@ void *worker_slot_run(void *arg) {
             continue;
         }
         complained = false;
-        slot->ndone = 0;
-        if (got == 1) {
-            serve_claim(slot, &claim);
+        if (got) {
+            serve_claim(slot, &claim, lost);
             idle = 0;
         } else if (idle < IDLE_TURNS && ++idle == IDLE_TURNS && worker_busy_count(w) == 0) {
             (void)malloc_trim(0); /* what the heap keeps for the next tile (main.c) is others' while there is none */
         }
     }
-    end_done(slot);
+    queue_ahead_leave(w->ahead, slot_number(slot));
     return NULL;
 }

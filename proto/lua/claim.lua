@@ -4,8 +4,9 @@
 -- KEYS     none
 -- ARGV[1]  worker id            ARGV[2]  tag of the new claims, 16 hex digits     ARGV[3]  lease, ms
 -- ARGV[4]  ageing: from which wait on, ms           ARGV[5]  ageing: every how many claims of a model
--- ARGV[6]  at most so many jobs
--- ARGV[7]  number of models that the worker runs, then these
+-- ARGV[6]  at most so many jobs      ARGV[7]  so many of them in any case
+-- ARGV[8]  what all of them may cost together if they are more, microseconds of measured work
+-- ARGV[9]  number of models that the worker runs, then two for each: model, what one of its jobs costs
 -- then     number of messages to publish first, then two for each: channel, message
 -- then     two for each claim to end: job id, tag of the claim
 -- Reply    four for each job: job id, model, priority, user id. Nothing to do: an integer, ms until the breaker of a model
@@ -17,12 +18,17 @@
 -- Several jobs are chosen one after the other by the same rules, as if they were claimed one by one; those of one model
 -- and priority are moved together, because a call costs much more than what it moves.
 --
+-- What is claimed ahead (more than ARGV[7]) waits behind other jobs of the same worker, so it is bounded: by its cost, and
+-- of one model and priority at least as many stay behind, for others, as are taken ahead. The order of jobs is kept: one
+-- that may not be taken ahead ends the claim, whatever stands behind it.
+--
 -- Left out: paused models (sg:paused), and those whose circuit breaker (sg:open) is open, or half open with a probe under
 -- way. The first claim of a half-open model is its probe, for as long as it has a lease.
 --
 -- Touches sg:q:*, sg:turns:*, sg:turn, sg:waiting:*, sg:tick, sg:held, sg:lease, sg:wake:*, sg:breaker:*.
 local worker, tag, lease, age, every = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local left, at = tonumber(ARGV[6]), 8 + ARGV[7]
+local left, sure, budget, at = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8]), 10 + 2 * ARGV[9]
+local bounded = sure < left
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 
@@ -51,10 +57,11 @@ if left == 0 then
 end
 
 -- The models that may run, and which of them are half open.
-local models, half_open, hint = {}, {}, -1
+local models, half_open, hint, cost = {}, {}, -1, {}
 local gated = redis.call('EXISTS', 'sg:paused', 'sg:open') > 0
-for i = 8, 7 + ARGV[7] do
+for i = 10, 8 + 2 * ARGV[9], 2 do
     local model, runs = ARGV[i], true
+    cost[model] = tonumber(ARGV[i + 1])
     if gated then
         runs = redis.call('SISMEMBER', 'sg:paused', model) == 0
         if runs and redis.call('SISMEMBER', 'sg:open', model) == 1 then
@@ -110,10 +117,17 @@ if not gated and #models == 1 then
     local model = models[1]
     local turns = 'sg:turns:' .. model
     local r = redis.call('ZRANGE', turns, 0, 1)
-    local ids = r[1] and not r[2] and redis.call('RPOP', 'sg:q:' .. model .. ':' .. r[1], left)
+    local alone = r[1] and not r[2]
+    local q, n, length = 'sg:q:' .. model .. ':' .. (r[1] or ''), left, nil
+    if alone and bounded then
+        length = redis.call('LLEN', q)
+        n = math.min(left, math.max(sure, math.floor(budget / cost[model])),
+                     sure + math.max(0, math.floor((length - sure) / 2)))
+    end
+    local ids = alone and redis.call('RPOP', q, n)
     if ids then
         local priority, user = string.match(r[1], '^(%d+):(.*)$')
-        local waits = #ids == left and redis.call('LLEN', 'sg:q:' .. model .. ':' .. r[1]) > 0
+        local waits = #ids == n and (length or n + redis.call('LLEN', q)) > n
         priority = tonumber(priority)
         for _, id in ipairs(ids) do
             give(id, model, priority, user)
@@ -220,7 +234,26 @@ local function oldest_place()
     return oldest
 end
 
-local more = {}
+local more, spent, ahead = {}, 0, {}
+
+-- How many jobs of the place's model and priority may be taken now: those that are due in any case, and those ahead.
+local function allowance(p)
+    if not bounded then
+        return left
+    end
+    local first, c = math.max(0, sure - #reply / 4), cost[p.model]
+    local waiting = redis.call('HLEN', p.waiting) - first - (ahead[p.waiting] or 0)
+    return first + math.max(0, math.min(math.floor((budget - spent - first * c) / c), math.floor(waiting / 2)))
+end
+
+-- Notes what was taken.
+local function charge(p, n)
+    local beyond = math.min(n, #reply / 4 - sure)
+    if beyond > 0 then
+        ahead[p.waiting] = (ahead[p.waiting] or 0) + beyond
+    end
+    spent = spent + n * cost[p.model]
+end
 
 -- Takes up to n jobs of the place and those that share its model and priority, one of each user by turns.
 local function take(p, n)
@@ -292,26 +325,29 @@ while left > 0 do
     if not p then
         break
     end
-    local n = (rivals or half_open[p.model]) and 1 or left
-    if others_wait(p.priority) then
-        local tick = redis.call('HINCRBY', 'sg:tick', p.model, 1)
-        if tick % every == 0 then
+    local n, ticking = (rivals or half_open[p.model]) and 1 or left, others_wait(p.priority) and p.model
+    if ticking then
+        local rest = every - (redis.call('HGET', 'sg:tick', ticking) or 0) % every
+        if rest == 1 then
             local oldest = oldest_place()
             if oldest and oldest.at <= ms - age then
                 p = oldest
             end
             n = 1
         else
-            n = math.min(n, every - tick % every)
+            n = math.min(n, rest - 1)
         end
-        local got = take(p, n)
-        if got ~= 1 then
-            redis.call('HINCRBY', 'sg:tick', p.model, got - 1)
-        end
-        left = left - got
-    else
-        left = left - take(p, n)
     end
+    n = math.min(n, allowance(p))
+    if n == 0 then
+        break
+    end
+    local got = take(p, n)
+    if ticking and got > 0 then
+        redis.call('HINCRBY', 'sg:tick', ticking, got)
+    end
+    charge(p, got)
+    left = left - got
 end
 if #reply == 0 then
     for _, model in ipairs(models) do

@@ -110,21 +110,31 @@ class Reference:
             if j.state == "held" and j.tag == tag:
                 j.forget()
 
-    def claim(self, worker, tag, most, models, lease, age_now, every):
-        """age_now: whether a wait of any length counts as long enough."""
+    def claim(self, worker, tag, most, models, lease, age_now, every, sure=None, budget=0, costs=None):
+        """age_now: whether a wait of any length counts as long enough. sure: so many jobs in any case (None: all of them); those
+        ahead cost at most budget together with these, and leave as many of their model and priority behind as they are."""
         models = [m for m in models if self.runs(m) != "no"]
-        got = []
+        got, ahead, spent = [], collections.Counter(), 0
+        sure = most if sure is None else sure
         while len(got) < most:
             heads = [h for p in range(10, 0, -1) for m in models if (h := self._head(m, p))]
             if not heads:
                 break
             top = max(h.priority for h in heads)
             job = min((h for h in heads if h.priority == top), key=lambda h: h.at)  # min keeps the first of equals
-            if any(h.priority < top for h in heads):
-                self.ticks[job.model] += 1
-                if self.ticks[job.model] % every == 0 and age_now:
-                    # the first of equals by the worker's order of models, then by priority
-                    job = min((h for m in models for h in heads if h.model == m), key=lambda h: h.at)
+            ticking = job.model if any(h.priority < top for h in heads) else None
+            if ticking and (self.ticks[ticking] + 1) % every == 0 and age_now:
+                # the first of equals by the worker's order of models, then by priority
+                job = min((h for m in models for h in heads if h.model == m), key=lambda h: h.at)
+            if len(got) >= sure:
+                spot = (job.model, job.priority)
+                behind = sum((j.model, j.priority) == spot for j in self.jobs if j.state == "waiting") - 1
+                ahead[spot] += 1
+                if spent + costs[job.model] > budget or behind < ahead[spot]:
+                    break
+            spent += costs[job.model] if costs else 0
+            if ticking:
+                self.ticks[ticking] += 1
             self._leave(job)
             turns = self.turns[job.place]
             if job.user in turns:

@@ -49,6 +49,9 @@
 #ifndef FAILURES
 #define FAILURES 0 /* single steps that do not reach their server, while the process lives on */
 #endif
+#ifndef UNBEGUN
+#define UNBEGUN 0 /* lost claims that were claimed ahead and had not begun */
+#endif
 #ifndef PUSHES
 #define PUSHES 0 /* jobs that the gateway pushes; the sweeper finds the others in the outbox */
 #endif
@@ -146,6 +149,7 @@ hidden byte k, who;
 /* budgets */
 unsigned crashes : 3 = CRASHES;
 unsigned wipes : 2 = WIPES;
+unsigned unbegun : 2 = UNBEGUN;
 unsigned cancels : 2 = CANCELS;
 unsigned retries : 2 = RETRIES;
 unsigned failures : 2 = FAILURES;
@@ -573,6 +577,13 @@ end:
             k = s_job[s];
             if
             :: job[k].st == ACTIVE && job[k].own == s_who[s] -> sql_end_badly(k, false, false)
+            /* … or it had not begun: 'queued', attempt = attempt - 1 */
+            :: unbegun > 0 && job[k].st == ACTIVE && job[k].own == s_who[s] && !job[k].creq ->
+                unbegun--;
+                job[k].att--;
+                job[k].own = 0;
+                job[k].st = QUEUED;
+                job[k].pushed = 1
             :: else
             fi;
             s_who[s] = 0;

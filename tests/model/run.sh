@@ -119,18 +119,20 @@ table=22  # size of the hash table, 2^n
 level=-O1 # of the compiler, which takes most of the time of a small run
 nice=0
 if $quick; then
-    echo 1..7
+    echo 1..8
     holds "safety - 2 workers, 1 job, 2 deaths, every fault" safety "${everything[@]}"
     holds "safety - 2 workers, 2 jobs, no deaths, 1 wipe" safety -DJ=2 -DCRASHES=0 -DCANCELS=0
+    holds "safety - 2 workers, 1 job, 1 death, 1 claim lost before it began" safety -DJ=1 -DCRASHES=1 -DUNBEGUN=1
     holds "liveness - 2 workers, 1 job, 2 deaths, any schedule" live -DJ=1 -DBOUNDED
     holds "liveness - 2 workers, 1 job, 1 death, weak fairness" fair -DJ=1 -DPATIENT -DCRASHES=1 -DCANCELS=0
 else
-    echo 1..9
+    echo 1..10
     nice=10 # it keeps a core busy for long
     table=24
     holds "safety - 2 workers, 1 job, 2 deaths, every fault, 1 retry" safety "${everything[@]}" -DRETRIES=1
     holds "safety - 2 workers, 1 job, 2 deaths, 2 sweepers at once" safety -DJ=1 -DS=2
     holds "liveness - 2 workers, 1 job, 2 deaths, every fault, any schedule" live "${everything[@]}" -DBOUNDED
+    holds "liveness - 2 workers, 1 job, 1 death, 1 claim lost before it began, any schedule" live -DJ=1 -DBOUNDED -DCRASHES=1 -DUNBEGUN=1
     holds "liveness - 2 workers, 1 job, 2 deaths, weak fairness" fair -DJ=1 -DPATIENT
     table=26
     level=-O2

@@ -84,13 +84,16 @@ class Round:
         if self.rng.random() < 0.1:
             done.append((self.rng.choice(self.jobs), tag[::-1]))
         news = ["sg:events:x", "{}"] * self.rng.randint(0, 2)
-        reply = self.redis.run("claim", [], worker, tag, lease, 0 if age_now else LONG, every, most, len(models), *models,
-                               len(news) // 2, *news, *(x for j, t in done for x in (j.id, t)))
+        sure = self.rng.choice((most, most, 1, 2))
+        costs, budget = {m: self.rng.choice((1, 3, 3, 10, 100)) for m in models}, self.rng.choice((0, 10, 10, 25))
+        reply = self.redis.run("claim", [], worker, tag, lease, 0 if age_now else LONG, every, most, sure, budget,
+                               len(models), *(x for m in models for x in (m, costs[m])), len(news) // 2, *news,
+                               *(x for j, t in done for x in (j.id, t)))
         self.ref.end(done)
         for j, _ in done:
             self.believed[worker].pop(j, None)
         later = most > 0 and self.ref.opens_later(models)
-        jobs = self.ref.claim(worker, tag, most, models, lease, age_now, every)
+        jobs = self.ref.claim(worker, tag, most, models, lease, age_now, every, sure, budget, costs)
         self.believed[worker].update((j, tag) for j in jobs)
         if not jobs:
             assert isinstance(reply, int) and (0 < reply <= LONG) == later, f"wait hint {reply}"
@@ -304,7 +307,8 @@ class Round:
         for j in self.jobs:
             if j.state == "held":
                 drop(j.id, j.tag)
-        while job := r.run("claim", [], "w", "f" * 16, LONG, LONG, 8, 1, len(MODELS), *MODELS, 0):
+        while job := r.run("claim", [], "w", "f" * 16, LONG, LONG, 8, 1, 1, 0, len(MODELS),
+                           *(x for m in MODELS for x in (m, 1)), 0):
             if job == -1:
                 break
             drop(job[0], "f" * 16)
@@ -339,7 +343,7 @@ def claims_in_batches(redis, seed):
         time.sleep(0.003)
 
     def claim(model, most, age, every):
-        got = redis.run("claim", [], "w", "1" * 16, LONG, age, every, most, 1, model, 0)
+        got = redis.run("claim", [], "w", "1" * 16, LONG, age, every, most, most, 0, 1, model, 1, 0)
         return [] if got == -1 else [i[1:] for i in got[::4]]
     batches, singles = [], []
     while len(batches) < len(jobs):
@@ -355,7 +359,7 @@ def test_a_batch_is_like_single_claims(redis):
         batches, singles = claims_in_batches(redis, seed)
         assert batches == singles and len(set(batches)) == 60, f"seed {seed}"
     text = (LUA / "claim.lua").read_text()
-    for good, bad in (("(extra + i - 1) % m + 1", "i"), ("every - tick % every", "every")):
+    for good, bad in (("(extra + i - 1) % m + 1", "i"), ("math.min(n, rest - 1)", "math.min(n, every)")):
         assert good in text, "claim.lua has changed: adapt this test"
         redis.load("claim", text.replace(good, bad))
         try:
@@ -368,7 +372,7 @@ def test_a_lease_without_a_claim_hides_nothing(redis):
     """Parts of Redis's memory are lost in turn: a claim without a lease is found even while other leases have no claim."""
     redis("FLUSHALL")
     redis.run("enqueue", [], "back", *(x for i in ("a", "b", "c") for x in (i, "nuclei", 5, "ann")))
-    redis.run("claim", [], "w", "1" * 16, LONG, LONG, 8, 3, 1, "nuclei", 0)
+    redis.run("claim", [], "w", "1" * 16, LONG, LONG, 8, 3, 3, 0, 1, "nuclei", 1, 0)
     redis("HDEL", "sg:held", "a")
     redis("ZREM", "sg:lease", "b")
     redis("ZADD", "sg:lease", 1, "a")
@@ -382,7 +386,8 @@ def test_a_place_that_outlived_its_jobs_is_taken_away(redis):
     redis.run("enqueue", [], "back", "a", "nuclei", 9, "ann", "b", "nuclei", 9, "ben", "c", "nuclei", 5, "cyd")
     redis("DEL", "sg:q:nuclei:9:ann", "sg:q:nuclei:9:ben")
     for models in (["nuclei"], ["nuclei", "cells"]):
-        got = redis.run("claim", [], "w", "1" * 16, LONG, 0, 1, 5, len(models), *models, 0)
+        got = redis.run("claim", [], "w", "1" * 16, LONG, 0, 1, 5, 5, 0, len(models),
+                        *(x for m in models for x in (m, 1)), 0)
         assert got == (["c", "nuclei", 5, "cyd"] if models == ["nuclei"] else -1)
     assert redis("ZCARD", "sg:turns:nuclei") == 0
 
@@ -393,6 +398,8 @@ def test_a_broken_script_is_noticed(redis):
     for name, good, bad in (("recover", "redis.call('ZADD', 'sg:lost', ms, id .. ' ' .. held)", "do end"),
                             ("remove", "redis.call('ZREM', 'sg:turns:' .. ARGV[i + 1], entry)", "do end"),
                             ("claim", "string.sub(claim, 1, 16) == ARGV[at + 2 * i]", "true"),
+                            ("claim", "budget - spent - first * c", "budget - first * c"),
+                            ("claim", "math.floor(waiting / 2)", "waiting"),
                             ("renew", "holder == tag .. ' ' .. worker", "claim"),
                             ("enqueue", "redis.call('LPOS', q, id)", "false"),
                             ("cancel", "string.sub(claim, 1, 16) == ARGV[i + 1]", "true"),

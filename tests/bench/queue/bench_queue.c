@@ -10,7 +10,8 @@
  *           apart     the same by K workers of their own
  *           dispatch  N jobs, one every K ms, to an idle worker     -> latencies in microseconds
  *
- *     BATCH how many jobs a slot claims, holds and ends at a time (1)
+ *     BATCH how many jobs a slot claims, holds and ends at a time; 0 (the default): it runs one after the other, and
+ * claims as a slot of the daemon does, by the daemon's own policy and code (common/queue_ahead.h)
  *
  * Job ids are made from 1..N in both paths; for "full" the rows are there already (the Python program makes them).
  * Settings come from the environment like those of a worker.
@@ -23,6 +24,7 @@
 
 #include "common/log.h"
 #include "common/queue.h"
+#include "common/queue_ahead.h"
 #include "common/queue_internal.h"
 #include "common/timeutil.h"
 
@@ -35,7 +37,8 @@ typedef struct {
     queue_t *q;
     pg_pool_t *pg;
     bool full, apart;
-    int n, threads, batch;
+    int n, threads, batch, ahead_ms;
+    queue_ahead_t *ahead[MAX_THREADS]; /* of the one worker, or one for each */
     atomic_int next, done, failed;
     int64_t *sent_us, *latency_us; /* dispatch */
 } bench_t;
@@ -133,7 +136,7 @@ static int turn_redis(bench_t *b, const char *worker, queue_claim_t *claims, int
     queue_turn_t turn = {.worker_id = worker,
                          .models = MODELS,
                          .nmodels = 1,
-                         .most = b->batch,
+                         .most = b->batch > 0 ? b->batch : 1,
                          .done = claims,
                          .ndone = held,
                          .redis_only = true,
@@ -200,11 +203,49 @@ static void work_full(bench_t *b, const char *worker) {
     free(done);
 }
 
+/* A slot of the daemon (worker_slot_run) with jobs that are nothing but their commit. */
+static void work_slot(bench_t *b, queue_ahead_t *ahead, int slot) {
+    while (atomic_load(&b->done) < b->n && atomic_load(&b->failed) == 0) {
+        queue_claim_t c;
+        bool got = false, lost = false;
+        err_t err = {0};
+        if (queue_ahead_next(ahead, slot, MODELS, 1, 0, &c, &got, &lost, &err) != ERR_OK) {
+            fail(b, "next", &err);
+        } else if (!got) {
+            time_sleep_ms(1); /* other slots hold what is left */
+        } else if (!b->full || commit_full(b, &c, 1)) {
+            queue_ahead_done(ahead, slot, &c, 0);
+            atomic_fetch_add(&b->done, 1);
+        }
+    }
+    queue_ahead_leave(ahead, slot);
+}
+
+static bool make_ahead(bench_t *b) {
+    static char names[MAX_THREADS][32];
+    err_t err = {0};
+    for (int i = 0; i < (b->apart ? b->threads : 1); i++) {
+        (void)snprintf(names[i], sizeof names[i], "bench-%d", i);
+        const queue_ahead_setup_t setup = {.queue = b->q,
+                                           .worker_id = names[i],
+                                           .slots = b->apart ? 1 : b->threads,
+                                           .work_ms = b->ahead_ms,
+                                           .redis_only = !b->full};
+        if (queue_ahead_create(&setup, &b->ahead[i], &err) != ERR_OK) {
+            fail(b, "start", &err);
+            return false;
+        }
+    }
+    return true;
+}
+
 static void *worker_thread(void *arg) {
     thread_arg_t *a = arg;
     char worker[32];
     (void)snprintf(worker, sizeof worker, "bench-%d", a->b->apart ? a->index : 0);
-    if (a->b->full) {
+    if (a->b->batch == 0) {
+        work_slot(a->b, a->b->ahead[a->b->apart ? a->index : 0], a->b->apart ? 0 : a->index);
+    } else if (a->b->full) {
         work_full(a->b, worker);
     } else {
         work_redis(a->b, worker);
@@ -328,6 +369,9 @@ static bool run_test(bench_t *b, const char *test, int k) {
         seconds = run_threads(b, enqueue_thread);
     } else if (strcmp(test, "process") == 0 || strcmp(test, "apart") == 0) {
         b->apart = strcmp(test, "apart") == 0;
+        if (b->batch == 0 && !make_ahead(b)) {
+            return false;
+        }
         seconds = run_threads(b, worker_thread);
         if (atomic_load(&b->done) < b->n) {
             (void)fprintf(stderr, "only %d of %d jobs were processed\n", atomic_load(&b->done), b->n);
@@ -389,8 +433,8 @@ int main(int argc, char **argv) {
     rds_pool_t *rds = NULL;
     bench_t b = {.full = strcmp(argv[1], "full") == 0, .n = (int)strtol(argv[3], NULL, 10)};
     int k = (int)strtol(argv[4], NULL, 10);
-    b.batch = argc == 6 ? (int)strtol(argv[5], NULL, 10) : 1;
-    if (b.batch < 1 || b.batch > BATCH_MAX || b.n < 1 || b.n > 10000000 || k < 1 || k > 1000 ||
+    b.batch = argc == 6 ? (int)strtol(argv[5], NULL, 10) : 0;
+    if (b.batch < 0 || b.batch > BATCH_MAX || b.n < 1 || b.n > 10000000 || k < 1 || k > 1000 ||
         (k > MAX_THREADS && strcmp(argv[2], "dispatch") != 0)) {
         (void)fprintf(stderr, "N or K out of range\n");
         return 2;
@@ -401,12 +445,16 @@ int main(int argc, char **argv) {
         fail(&b, "start", &err);
         return 1;
     }
+    b.ahead_ms = (int)cfg.claim_ahead_ms;
     b.sent_us = calloc((size_t)b.n, sizeof *b.sent_us);
     b.latency_us = calloc((size_t)b.n, sizeof *b.latency_us);
     bool ok = b.sent_us && b.latency_us &&
               warm_up(&b, rds, strcmp(argv[2], "process") == 0 || strcmp(argv[2], "apart") == 0,
                       strcmp(argv[2], "dispatch") == 0 ? 2 : k) &&
               run_test(&b, argv[2], k) && atomic_load(&b.failed) == 0;
+    for (int i = 0; i < MAX_THREADS; i++) {
+        queue_ahead_destroy(b.ahead[i]);
+    }
     queue_destroy(b.q);
     pg_pool_destroy(b.pg);
     rds_pool_destroy(rds);

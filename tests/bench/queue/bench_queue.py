@@ -8,10 +8,14 @@ These are measured, in turn in each repetition so that a change of the machine's
   memory   the same with PostgreSQL's data in memory, where an fsync costs nothing: what the programs themselves cost
   bullmq   BullMQ's Queue and Worker, no-op processor, finished jobs removed at once; Redis only
 
-Both sides have equally many jobs in flight. "N workers" are N slots of one of our daemons (threads, which ask together
-when they ask at the same time), one job each, against the better of BullMQ's two forms: one Worker with concurrency N, and
-N Workers with concurrency 1. "16 each" are slots that claim and end 16 jobs at a time, against one Worker with concurrency
-16 N, or N Workers with concurrency 16. "apart": our N workers do not know of each other.
+Both sides run equally many jobs at a time. "N workers" are N slots of one of our daemons (threads, which ask together when
+they ask at the same time), each running one job at a time, against the better of BullMQ's two forms: one Worker with
+concurrency N, and N Workers with concurrency 1, its default. Our slots claim as those of a segworker as it is delivered do, by
+the same code and policy (common/queue_ahead.h): one job at a time until eight runs were measured, then, as no-op jobs are quick, up
+to 16, which run one after the other; BullMQ's Workers fetch one job for each that they end. "claimed singly" is the same with this
+switched off (QUEUE_CLAIM_AHEAD=0): each job costs its own round trip on both sides. "16 each" are slots that run 16 jobs side by side,
+and claim and end 16 at a time, against one Worker with concurrency 16 N, or N Workers with concurrency 16. "apart": our N workers do
+not know of each other.
 """
 import json
 import pathlib
@@ -34,10 +38,10 @@ class Bench:
         self.env = stack.daemon_env()
         self.driver = common.harness.BUILD / "bench" / "bench_queue"
 
-    def ours(self, path, test, n, *k):
+    def ours(self, path, test, n, *k, **env):
         if path in self.databases:
-            return self._run([self.driver, "full", test, n, *k], DATABASE_URL=self.databases[path].database_url)
-        return self._run([self.driver, path, test, n, *k])
+            return self._run([self.driver, "full", test, n, *k], DATABASE_URL=self.databases[path].database_url, **env)
+        return self._run([self.driver, path, test, n, *k], **env)
 
     def bullmq(self, test, n, *k):
         return self._run(["node", common.HERE / "queue" / "bullmq.mjs", test, n, *k])
@@ -85,8 +89,8 @@ class Bench:
         return self.rate((lambda: self.bullmq(test, n, k)) if what == "bullmq" else
                          (lambda: self.ours(what, test, n, k)), n)
 
-    def process(self, what, n, workers, each=1, form="process"):
-        """form: "apart" or, of BullMQ, "processes" for workers of their own."""
+    def process(self, what, n, workers, each=1, form="process", singly=False):
+        """form: "apart" or, of BullMQ, "processes" for workers of their own. singly: our slots claim one job at a time."""
         self.flush()
         if what == "bullmq":
             self.bullmq("bulk", n, 1)
@@ -94,7 +98,9 @@ class Bench:
         if what in self.databases:
             self.rows(what, n)
         self.ours(what, "bulk", n, 1)
-        return self.rate(lambda: self.ours(what, form, n, workers, each), n)
+        batch = each if each > 1 else 0   # 0: the daemon's policy
+        env = {"QUEUE_CLAIM_AHEAD": "0"} if singly else {}
+        return self.rate(lambda: self.ours(what, form, n, workers, batch, **env), n)
 
     def dispatch(self, what, n, gap_ms):
         self.flush()
@@ -115,9 +121,10 @@ class Bench:
 
 
 SYSTEMS = ("redis", "full", "memory", "bullmq")
-# name, workers, jobs in flight of each
+# name, workers, jobs that each runs at a time
 PROCESS = (("process, 1 worker", 1, 1), ("process, 8 workers", 8, 1), ("process, 1 worker, 16 each", 1, 16),
            ("process, 8 workers, 16 each", 8, 16))
+SINGLY = " claimed singly"
 
 
 def measure(bench, sizes, repeat):
@@ -137,6 +144,8 @@ def measure(bench, sizes, repeat):
             note("enqueue in bulk", system, bench.enqueue(system, "bulk", n, 1))
             for name, workers, each in PROCESS:
                 note(name, system, bench.process(system, n, workers, each))
+                if each == 1 and system != "bullmq":
+                    note(name + SINGLY, system, bench.process(system, n, workers, singly=True))
             latency[system].append(bench.dispatch(system, sizes["dispatch"], 5))
         for name, workers, each in PROCESS:
             if workers > 1:
@@ -162,7 +171,7 @@ def show(figures):
         return slot[kind]["median"] if slot else 0.0
 
     def best(test, kind="jobsPerSecond"):
-        test = test.removesuffix(" apart")
+        test = test.removesuffix(" apart").removesuffix(SINGLY)
         other = "bullmqProcesses" if rate(test, "bullmqProcesses") > rate(test, "bullmq") else "bullmq"
         return rate(test, other, kind)
 
@@ -177,7 +186,8 @@ def show(figures):
     rows = [[s, v["median"], v["median"] * 10000 / 2**20] for s, v in figures["redisBytesPerWaitingJob"].items()]
     common.print_table("Redis memory of waiting jobs", ["system", "bytes per job", "MiB per 10,000"], rows)
     targets = [common.target(f"no-op jobs/s against BullMQ, {name.removeprefix('process, ')}, "
-                             f"{workers * each} in flight on both sides", rate(name, "redis") / best(name), 4, unit="x")
+                             f"{workers * each} executing at a time on both sides"
+                             f"{', ours claims ahead by its own policy' if each == 1 else ''}", rate(name, "redis") / best(name), 4, unit="x")
                for name, workers, each in PROCESS]
     targets += [common.target(f"Redis CPU per job against BullMQ, {name.removeprefix('process, ')}",
                               rate(name, "redis", "redisCpuUs") / best(name, "redisCpuUs"), 1, False, "x")
