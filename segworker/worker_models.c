@@ -123,7 +123,7 @@ static err_kind_t read_registry(worker_t *w, model_registry_t *reg, err_t *err) 
 static void tune(worker_t *w) {
     for (int i = 0; i < w->nmodels; i++) {
         pipeline_t *p = w->models[i]->pipeline;
-        if (infer_backend_for(pipeline_spec(p))->computes) {
+        if (infer_backend_for(pipeline_spec(p))->set_threads) {
             int lanes = 1, each = 1;
             char words[2][16];
             pipeline_tune(p);

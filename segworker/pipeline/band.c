@@ -26,6 +26,7 @@ typedef struct {
 struct band {
     band_source_t src;
     netout_t out;
+    tile_params_t along_x, along_y;
     int padded_width, padded_height, across, down;
     int next;             /* row of tiles that comes next */
     int first, have, cap; /* rows of points at hand: first .. first + have - 1 */
@@ -64,11 +65,11 @@ static err_kind_t work_make(work_t *w, const netout_t *o, int tw, int th, err_t 
 }
 
 static int tile_width(const band_t *b) {
-    return b->padded_width < b->src.tile.tile ? b->padded_width : b->src.tile.tile;
+    return b->padded_width < b->along_x.tile ? b->padded_width : b->along_x.tile;
 }
 
 static int tile_height(const band_t *b) {
-    return b->padded_height < b->src.tile.tile ? b->padded_height : b->src.tile.tile;
+    return b->padded_height < b->along_y.tile ? b->padded_height : b->along_y.tile;
 }
 
 /* Tiles at a time: enough for the lanes, but at least two fit into any memory. Turned tiles come one by one. */
@@ -104,11 +105,16 @@ err_kind_t band_create(const band_source_t *src, int rows, band_t **out, err_t *
     b->out = netout_of(src->spec);
     b->padded_width = tile_padded(src->input->width, src->tile.divisor);
     b->padded_height = tile_padded(src->input->height, src->tile.divisor);
-    b->across = tile_count(b->padded_width, &src->tile);
-    b->down = tile_count(b->padded_height, &src->tile);
+    b->along_x = b->along_y = src->tile;
+    if (src->net->backend->any_size) {
+        b->along_x = tile_evened(b->padded_width, &src->tile);
+        b->along_y = tile_evened(b->padded_height, &src->tile);
+    }
+    b->across = tile_count(b->padded_width, &b->along_x);
+    b->down = tile_count(b->padded_height, &b->along_y);
     b->points = netout_points(&b->out, src->input->width);
     int all = netout_points(&b->out, src->input->height);
-    int64_t cap = ((int64_t)rows + src->tile.tile) / b->out.grid + 2;
+    int64_t cap = ((int64_t)rows + b->along_y.tile) / b->out.grid + 2;
     b->cap = cap < all ? (int)cap : all;
     for (int l = 0; l < b->out.layers; l++) {
         b->layer[l] = malloc((size_t)b->cap * (size_t)b->points * (size_t)b->out.depth[l] * sizeof *b->layer[l]);
@@ -271,8 +277,8 @@ static void scatter(band_t *b, const work_t *w, tile_span_t sx, tile_span_t sy) 
 }
 
 static void spans_of(const band_t *b, int64_t tile, tile_span_t *sx, tile_span_t *sy) {
-    *sx = tile_span(b->padded_width, &b->src.tile, (int)(tile % b->across));
-    *sy = tile_span(b->padded_height, &b->src.tile, (int)(tile / b->across));
+    *sx = tile_span(b->padded_width, &b->along_x, (int)(tile % b->across));
+    *sy = tile_span(b->padded_height, &b->along_y, (int)(tile / b->across));
 }
 
 /* The rows that a row of tiles looks at are at hand afterwards. */
@@ -386,7 +392,7 @@ static err_kind_t need_rows(band_t *b, int y0, int y1, err_t *err) {
         if (k != ERR_OK) {
             return k;
         }
-        tile_span_t sy = tile_span(b->padded_height, &b->src.tile, b->next++);
+        tile_span_t sy = tile_span(b->padded_height, &b->along_y, b->next++);
         int stop = netout_points(&b->out, sy.core_stop);
         b->have = (stop < last ? stop : last) - b->first;
     }

@@ -30,8 +30,9 @@ typedef struct {
     void (*set_threads)(int threads);
     const char *(*device)(void *state);
     void (*unload)(void *state);
-    bool computes;   /* a network: it runs in the device's lanes (lanes.h), several calls at a time on the CPU */
+    bool computes;   /* it runs in the device's lanes (lanes.h), several calls at a time on the CPU */
     bool concurrent; /* run may be called by several threads at a time; if neither holds, one call at a time */
+    bool any_size;   /* a new size of tile costs nothing */
 } infer_backend_t;
 
 extern const infer_backend_t infer_torch;

@@ -41,4 +41,6 @@ const infer_backend_t infer_classical = {.name = "classical",
                                          .run = classical_tile,
                                          .device = classical_device,
                                          .unload = free,
-                                         .concurrent = true};
+                                         .computes = true,
+                                         .concurrent = true,
+                                         .any_size = true};

@@ -109,18 +109,23 @@ static int take_alike(lanes_t *l, lane_task_t *group[LANES_MOST_BATCH], int most
     return n;
 }
 
+/* One thread whatever is free: more would change its results, or it cannot use them. */
+static bool one_thread(const infer_t *net) {
+    return net->fixed || !net->backend->set_threads;
+}
+
 /* Threads for the first task, 0 = it has to wait. */
 static int threads_for_first(const lanes_t *l) {
     const lane_task_t *t = l->first;
     int share = share_of(l);
-    if (!t || l->alone || l->asking > 0 || (!t->net->fixed && l->running >= l->lanes)) {
+    if (!t || l->alone || l->asking > 0 || (!one_thread(t->net) && l->running >= l->lanes)) {
         return 0;
     }
     if (!l->cpu) {
         return l->running == 0 ? 1 : 0;
     }
     bool single = l->running == 0 && l->waiting == 1 && t->more == 0;
-    int want = t->net->fixed ? 1 : single ? l->threads : share;
+    int want = one_thread(t->net) ? 1 : single ? l->threads : share;
     return l->busy + want <= l->threads || l->running == 0 ? want : 0;
 }
 
@@ -493,7 +498,7 @@ static double measure(lanes_t *l, int lanes, lane_task_t *tasks, int n) {
 
 void lanes_tune(lanes_t *l, infer_t *net, int inputs, int size, int channels) {
     int most = l->lanes, best = l->lanes, n = 2 * l->threads;
-    if (!l->cpu || !l->open || most < 2) {
+    if (!l->cpu || !l->open || most < 2 || !net->backend->set_threads) {
         return;
     }
     size_t px = (size_t)size * (size_t)size;

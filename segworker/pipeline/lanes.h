@@ -4,9 +4,9 @@
  *
  * On the CPU there are as many lanes as pay (lanes_tune), and the cores are shared out among them: with several tiles
  * at hand each runs on its own share, side by side; a tile that is alone gets all. A tile's result does not depend on
- * that: a network for which it would (infer_t.fixed) always gets one thread. On an accelerator there is one lane,
- * which puts tiles of one shape together, also those of different images, up to the batch; it waits for more no longer
- * than batch_wait_ms.
+ * that: a network for which it would (infer_t.fixed) always gets one thread, as does what knows no threads. On an
+ * accelerator there is one lane, which puts tiles of one shape together, also those of different images, up to the
+ * batch; it waits for more no longer than batch_wait_ms.
  *
  * When memory runs out: see ladder.h.
  *

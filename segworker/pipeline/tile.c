@@ -15,6 +15,16 @@ int tile_count(int padded, const tile_params_t *p) {
     return (padded - p->tile + step - 1) / step + 1;
 }
 
+tile_params_t tile_evened(int padded, const tile_params_t *p) {
+    tile_params_t even = *p;
+    int count = tile_count(padded, p), inner = padded - 2 * p->halo;
+    if (count > 1) {
+        int tile = tile_padded((inner + count - 1) / count + 2 * p->halo, p->divisor);
+        even.tile = tile < p->tile ? tile : p->tile;
+    }
+    return even;
+}
+
 tile_span_t tile_span(int padded, const tile_params_t *p, int i) {
     if (padded <= p->tile) {
         return (tile_span_t){0, padded, 0, padded};

@@ -23,6 +23,9 @@ typedef struct {
 
 /* n rounded up to a multiple of divisor. */
 int tile_padded(int n, int divisor);
+/* For what takes tiles of any size: the smallest that cover the padded length with no more spans, so that the last one
+ * overlaps no more than the others. */
+tile_params_t tile_evened(int padded, const tile_params_t *p);
 /* Number of spans for a padded length; tile_span gives the i-th. */
 int tile_count(int padded, const tile_params_t *p);
 tile_span_t tile_span(int padded, const tile_params_t *p, int i);

@@ -250,6 +250,29 @@ static void as_many_lanes_as_pay(void **state) {
     assert_int_equal(tuned(run_slowly, &(lanes_setup_t){.threads = 2, .lanes = 2}), 2); /* as it was set */
 }
 
+static void what_knows_no_threads_takes_one(void **state) {
+    (void)state;
+    net_state_t s = {.hold = true};
+    infer_t net = net_of(&s);
+    lanes_t *l = NULL;
+    err_t err;
+    lanes_set_up(&(lanes_setup_t){.threads = 2});
+    assert_int_equal(lanes_open("cpu", &l, &err), ERR_OK);
+    tile_t *t = make_tiles(&net, 2);
+    t[0].task.more = t[1].task.more = 0; /* each is the last of its image */
+    lanes_submit(l, &t[0].task);
+    wait_until_running(&s, 1);
+    lanes_submit(l, &t[1].task);
+    wait_until_running(&s, 2); /* the first left a core free */
+    s.hold = false;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(lanes_wait(l, &t[i].task, NULL, &err), ERR_OK);
+        assert_done(&t[i]);
+    }
+    lanes_close(l);
+    free(t);
+}
+
 static void alike_tiles_are_put_together(void **state) {
     (void)state;
     net_state_t s = {.hold = true};
@@ -388,6 +411,7 @@ int main(void) {
         cmocka_unit_test(many_runs_share_the_lanes),
         cmocka_unit_test(a_device_has_its_lanes_once),
         cmocka_unit_test(as_many_lanes_as_pay),
+        cmocka_unit_test(what_knows_no_threads_takes_one),
         cmocka_unit_test(alike_tiles_are_put_together),
         cmocka_unit_test(a_waiting_tile_can_be_taken_back),
         cmocka_unit_test(without_memory_batches_shrink),

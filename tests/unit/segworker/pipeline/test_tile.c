@@ -154,6 +154,23 @@ static void spans_cover_the_axis(void **state) {
     }
 }
 
+static void evened_tiles_overlap_no_more_than_they_must(void **state) {
+    (void)state;
+    const tile_params_t p = {.tile = 64, .halo = 8, .divisor = 4};
+    for (int n = 4; n <= 1024; n += 4) {
+        const tile_params_t even = tile_evened(n, &p);
+        int count = tile_count(n, &even), all = 0;
+        assert_int_equal(count, tile_count(n, &p));
+        assert_true(even.tile <= p.tile && even.tile % p.divisor == 0);
+        for (int i = 0; i < count; i++) {
+            tile_span_t s = tile_span(n, &even, i);
+            assert_true(s.core_stop > s.core_start);
+            all += s.stop - s.start;
+        }
+        assert_true(all <= n + (count - 1) * 2 * p.halo + count * p.divisor); /* halos, and what the divisor asks for */
+    }
+}
+
 static void reflects_without_repeating_the_edge(void **state) {
     (void)state;
     static const int want[] = {0, 1, 2, 1, 0, 1, 2, 1};
@@ -227,6 +244,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_seams_at_any_size),
         cmocka_unit_test(spans_cover_the_axis),
+        cmocka_unit_test(evened_tiles_overlap_no_more_than_they_must),
         cmocka_unit_test(reflects_without_repeating_the_edge),
         cmocka_unit_test(stops_between_tiles),
         cmocka_unit_test(runs_ahead_on_lanes),
