@@ -79,6 +79,13 @@ void names_sanitise(const char *in, size_t n, char out[NAMES_ROOM]) {
         }
     }
     size_t stem = character_floor(p, MAX_NAME - ext, len);
+    while (ext == 0 && stem > 0 && (p[stem - 1] == ' ' || p[stem - 1] == '.')) { /* where it was cut */
+        stem--;
+    }
+    if (stem + ext == 0) {
+        memcpy(out, "image", sizeof "image");
+        return;
+    }
     memcpy(out, p, stem);
     memcpy(out + stem, p + len - ext, ext);
     out[stem + ext] = '\0';

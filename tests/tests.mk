@@ -67,7 +67,7 @@ $(BUILD)/fuzz-obj/lua_scripts.o: $(BUILD)/gen/lua_scripts.c
 $(BUILD)/fuzz-obj/libcommon.a: $(FUZZ_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
-$(BUILD)/fuzz/%: tests/fuzz/%.c $(BUILD)/fuzz-obj/libcommon.a
+$(BUILD)/fuzz/%: tests/fuzz/%.c $(BUILD)/fuzz-obj/libcommon.a $(GATEWAY_SRC) $(SEGWORKER_SRC)
 	@mkdir -p $(@D)
 	clang $(FUZZ_FLAGS) -fsanitize=fuzzer,address,undefined -o $@ $< $(EXTRA_FUZZ_SRC) $(BUILD)/fuzz-obj/libcommon.a $(COMMON_LIBS)
 $(BUILD)/fuzz/fuzz_ws_frame: EXTRA_FUZZ_SRC := gateway/ws_frame.c
@@ -77,6 +77,9 @@ $(BUILD)/fuzz/fuzz_request: EXTRA_FUZZ_SRC := $(addprefix gateway/,http.c http_r
 $(BUILD)/fuzz/fuzz_model_manifest: EXTRA_FUZZ_SRC := segworker/models.c segworker/model_net.c segworker/bioimage.c \
   segworker/yaml_tree.c $(wildcard segworker/classical/*.c) segworker/pipeline/smooth.c segworker/pipeline/components.c -lyaml
 $(BUILD)/fuzz/fuzz_multipart: EXTRA_FUZZ_SRC := $(wildcard gateway/multipart.c)
+$(BUILD)/fuzz/fuzz_names: EXTRA_FUZZ_SRC := gateway/names.c
+$(BUILD)/fuzz/fuzz_contour: EXTRA_FUZZ_SRC := $(addprefix segworker/pipeline/,contour.c crack.c corner.c outline.c \
+  outline_smooth.c outline_simplify.c)
 -include $(shell find $(BUILD)/fuzz-obj -name '*.d' 2>/dev/null)
 ## make fuzz           every fuzz target for FUZZ_SECONDS (60) each
 fuzz: $(FUZZ_BIN)

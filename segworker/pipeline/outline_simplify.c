@@ -100,8 +100,9 @@ VECTOR_LOOPS static void measure_edges(const vec_t *restrict p, size_t n, vec_t 
 
 /* Moves every edge by delta away from the object; corners stay sharp (mitred, within bounds). normal[-1]: the last. */
 VECTOR_LOOPS static void offset_edges(vec_t *restrict p, size_t n, const vec_t *restrict normal, double delta) {
+    const vec_t *last = normal - 1;
     for (size_t i = 0; i < n; i++) {
-        vec_t before = normal[i - 1], after = normal[i];
+        vec_t before = last[i], after = normal[i];
         double d = 1 + before.x * after.x + before.y * after.y, step = delta / (d > 0.3 ? d : 0.3);
         p[i].x += step * (before.x + after.x);
         p[i].y += step * (before.y + after.y);

@@ -57,6 +57,15 @@ static void trims(void **state) {
     check("a.png...", "a.png");
     check("   ", "image");
     check("", "image");
+    char in[301];
+    char out[NAMES_ROOM];
+    memset(in, 'x', sizeof in);
+    memset(in + 250, ' ', 10); /* the name is cut among the blanks */
+    names_sanitise(in, 300, out);
+    assert_int_equal(strlen(out), 250);
+    memset(in, '.', 280);
+    names_sanitise(in, 300, out); /* nothing but dots is left */
+    assert_string_equal(out, "image");
 }
 
 static void cuts_between_characters_and_keeps_the_extension(void **state) {
