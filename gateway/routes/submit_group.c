@@ -1,8 +1,12 @@
 /*
- * Group commit, leader and followers. A request that arrives while fewer than LEADERS groups are being written leads:
- * it writes what waits, itself included. Who arrives meanwhile waits; when a leader's statement has returned, the one
- * that waited longest leads the next group, while the leader before it still puts its own group into Redis. Then each
- * request is told its own outcome and answers on its own thread.
+ * Group commit, leader and followers. A request that arrives while no group is being written leads: it writes what
+ * waits, itself included. Who arrives meanwhile waits; when a leader's statement has returned, the one that waited
+ * longest leads the next group, while the leader before it still puts its own group into Redis. Then each request is
+ * told its own outcome and answers on its own thread.
+ *
+ * A statement that takes long does so because it waits, for the disk or for another's lock: then a second group is
+ * written beside it. Those that are quick mostly compute, and two at a time would only make the groups smaller: with
+ * eight clients, a third more work in all for each request.
  *
  * So a lone request is delayed by nothing, and under load one statement, one flush to the disk, one script call and two
  * switches of threads serve as many requests as came in while the one before was written.
@@ -23,14 +27,16 @@
 #include <string.h>
 
 #include "common/log.h"
+#include "common/timeutil.h"
 #include "common/uuid.h"
 #include "submit_group_sql.h"
 
-enum { LEADERS = 2, LANES = 16 };
+enum { LEADERS = 2, LONG_US = 3000, LANES = 16 }; /* groups at a time, if statements take longer than LONG_US */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards what follows */
 static submit_item_t *first, *last;
-static int leaders;
+static int64_t began_us[LEADERS]; /* when the groups that are being written were begun; 0: none */
+static int64_t mean_us;           /* that a statement takes, of late */
 static bool lane_taken[LANES];
 static char gateway_id[UUID_SIZE];
 
@@ -93,14 +99,38 @@ static void gather(group_t *g, submit_item_t *own) {
     (void)pthread_mutex_unlock(&lock);
 }
 
+/* A place among those that write, or -1: another writes, and is not slow. The lock is held. */
+static int begin_writing(int64_t now_us) {
+    int place = -1;
+    bool others = false, slow = mean_us > LONG_US;
+    for (int i = 0; i < LEADERS; i++) {
+        if (began_us[i] == 0) {
+            place = i;
+        } else {
+            others = true;
+            slow = slow || now_us - began_us[i] > LONG_US;
+        }
+    }
+    if (place >= 0 && others && !slow) {
+        return -1;
+    }
+    if (place >= 0) {
+        began_us[place] = now_us;
+    }
+    return place;
+}
+
 /* The statement has returned: the next may write. */
-static void hand_over(void) {
+static void hand_over(int place) {
+    submit_item_t *next = NULL;
+    const int64_t now = time_mono_us();
     (void)pthread_mutex_lock(&lock);
-    submit_item_t *next = pop_waiting();
-    if (next) {
-        next->leads = true;
-    } else {
-        leaders--;
+    mean_us += (now - began_us[place] - mean_us) / 8;
+    began_us[place] = 0;
+    place = first ? begin_writing(now) : -1; /* who else writes, hands over in its turn */
+    if (place >= 0) {
+        next = pop_waiting();
+        next->place = place;
     }
     (void)pthread_mutex_unlock(&lock);
     if (next) {
@@ -155,13 +185,13 @@ static void lead(gateway_t *gw, submit_item_t *own) {
     group_t *g = malloc(sizeof *g);
     if (!g) {
         own->outcome = SUBMIT_UNDECIDED;
-        hand_over();
+        hand_over(own->place);
         return;
     }
     g->count = g->twin_count = 0;
     gather(g, own);
     write_group(gw, g);
-    hand_over();
+    hand_over(own->place);
     const int pushed = push_group(gw, g);
     for (int i = 0, n = 0; i < g->count; i++) {
         if (g->items[i]->outcome == SUBMIT_ACCEPTED) {
@@ -188,7 +218,7 @@ static void wait_for_turn(submit_item_t *item) {
 }
 
 void submit_group_run(gateway_t *gw, submit_item_t *item) {
-    item->leads = false;
+    item->place = -1;
     item->next = NULL;
     item->position = -1;
     if (sem_init(&item->wake, 0, 0) != 0) {
@@ -196,21 +226,19 @@ void submit_group_run(gateway_t *gw, submit_item_t *item) {
         return;
     }
     (void)pthread_mutex_lock(&lock);
-    item->leads = leaders < LEADERS;
-    if (item->leads) {
-        leaders++;
-    } else if (last) {
+    item->place = begin_writing(time_mono_us());
+    const bool waits = item->place < 0;
+    if (waits && last) {
         last->next = item;
         last = item;
-    } else {
+    } else if (waits) {
         first = last = item;
     }
-    const bool leads = item->leads;
     (void)pthread_mutex_unlock(&lock);
-    if (!leads) {
+    if (waits) {
         wait_for_turn(item);
     }
-    if (item->leads) {
+    if (item->place >= 0) {
         lead(gw, item);
     }
     (void)sem_destroy(&item->wake);

@@ -30,7 +30,7 @@ typedef struct submit_item {
     err_t error;
 
     sem_t wake; /* what follows is the group's own */
-    bool leads;
+    int place;  /* >= 0: it leads */
     struct submit_item *next;
 } submit_item_t;
 

@@ -66,8 +66,8 @@ class Bench:
     def reset(self):
         """Empties everything and makes the images anew."""
         s = self.stack
-        s.redis_cli("FLUSHALL")
         s.sql("TRUNCATE users CASCADE")
+        s.redis_cli("FLUSHALL")  # the rows first: the gateway's audit would push those that an empty Redis does not know
         s.sql("INSERT INTO users (id, email, password_hash) VALUES (%s, 'bench@example.org', '-')", USER)
         s.sql("INSERT INTO projects (id, owner_id, title) VALUES (%s, %s, 'bench')", PROJECT, USER)
         s.sql("INSERT INTO models (name, version, title, description, sha256, manifest) VALUES "
