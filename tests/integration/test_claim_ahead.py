@@ -83,7 +83,7 @@ def test_a_stop_hands_back_what_has_not_begun_at_once(lab):
     held = lab.claimed()
     worker = lab.stack.workers[0]
     worker.kill(signal.SIGTERM)
-    lab.wait("queued", JOBS - 1, "attempt = 0")   # while the first still runs, for three of the four seconds of a stop
+    wait_until(lambda: lab.count("queued", "attempt = 0") >= JOBS - 1, 60, "what has not begun being queued")
     assert worker.popen.wait(timeout=60) == 0
     assert lab.count("queued", "attempt = 0") == JOBS and len(held) > 1
     lab.stuck.unlink()
