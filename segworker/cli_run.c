@@ -23,12 +23,13 @@
 #include "segworker/pipeline/pipeline.h"
 
 enum { EXIT_FINE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2 };
+enum { MOST_AT_A_TIME = 64 };
 
 typedef struct {
     const char *model, *device, *out, *format;
     job_options_t job;
     bool quiet, timings;
-    int threads;
+    int threads, at_once; /* images under way at a time; 0 = so many that no lane waits */
     image_select_t plane;
     char **images;
     int nimages;
@@ -58,6 +59,7 @@ void cli_run_help(FILE *out) {
           "  --z N, --time N   slice and time of an OME-TIFF or ImageJ stack, counted from 1 (those of the page)\n"
           "  --device DEVICE   auto, cpu, cuda or cuda:N (SEGWORKER_DEVICE)\n"
           "  --threads N       CPU threads in all, 0 = one per core (SEGWORKER_THREADS)\n"
+          "  --at-once N       images under way at a time, 0 = as many as keep the threads busy (0)\n"
           "  --timings         print the seconds of each stage\n"
           "  --quiet           print errors only\n"
           "\n"
@@ -109,6 +111,7 @@ enum {
     OPT_NO_HOLES,
     OPT_DEVICE,
     OPT_THREADS,
+    OPT_AT_ONCE,
     OPT_PAGE,
     OPT_CHANNEL,
     OPT_MIX,
@@ -130,6 +133,7 @@ static const struct option LONG_OPTIONS[] = {
     {"no-holes", no_argument, NULL, OPT_NO_HOLES},
     {"device", required_argument, NULL, OPT_DEVICE},
     {"threads", required_argument, NULL, OPT_THREADS},
+    {"at-once", required_argument, NULL, OPT_AT_ONCE},
     {"page", required_argument, NULL, OPT_PAGE},
     {"channel", required_argument, NULL, OPT_CHANNEL},
     {"mix", required_argument, NULL, OPT_MIX},
@@ -179,6 +183,8 @@ static const char *set_option(options_t *o, int c) {
         return NULL;
     case OPT_THREADS:
         return parse_whole(optarg, 0, 1024, &o->threads) ? NULL : "--threads takes a number from 0 to 1024";
+    case OPT_AT_ONCE:
+        return parse_whole(optarg, 0, MOST_AT_A_TIME, &o->at_once) ? NULL : "--at-once takes a number from 0 to 64";
     case OPT_PAGE:
         return cli_plane_set(&o->plane, "page", optarg);
     case OPT_CHANNEL:
@@ -312,8 +318,6 @@ static void print_error(FILE *to, const char *what, const err_t *err) {
     fprintf(to, "%s: %s (%s)\n", what, err->message, err->code);
 }
 
-enum { MOST_AT_A_TIME = 64 };
-
 /* All images; under the lock but for what stays the same. */
 typedef struct {
     pipeline_t *p;
@@ -418,13 +422,14 @@ static void *run_images(void *arg) {
     return NULL;
 }
 
-/* All images, so many at a time that no lane waits: one more than there are lanes. */
+/* All images, a few at a time: so that no lane waits, one more than there are lanes. */
 static int run_all(pipeline_t *p, const options_t *o, const config_t *cfg) {
     batch_t b = {.p = p, .o = o, .cfg = cfg, .show = !o->quiet && isatty(STDERR_FILENO), .percent = -1};
     pthread_t threads[MOST_AT_A_TIME];
     int lanes = 1, each = 1, n = 0;
     pipeline_lanes(p, &lanes, &each);
-    int wanted = lanes + 1 < MOST_AT_A_TIME ? lanes + 1 : MOST_AT_A_TIME;
+    int wanted = o->at_once > 0 ? o->at_once : lanes + 1;
+    wanted = wanted < MOST_AT_A_TIME ? wanted : MOST_AT_A_TIME;
     wanted = wanted < o->nimages ? wanted : o->nimages;
     b.words = calloc((size_t)o->nimages, sizeof *b.words);
     if (!b.words) {

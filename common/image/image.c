@@ -12,6 +12,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "../vector.h"
+
 typedef err_kind_t (*reader_fn)(const image_request_t *, image_t *, err_t *);
 
 static const struct {
@@ -197,6 +199,25 @@ static int colour_channels(const image_info_t *info) {
     return n > 0 ? n : 1;
 }
 
+/* One channel of whole numbers, which is what most microscopes write. False: it is not. */
+VECTOR_LOOPS static bool copy_grey(const image_t *img, float *restrict p, size_t n) {
+    if (img->info.channels != 1 || (img->info.sample != SAMPLE_U8 && img->info.sample != SAMPLE_U16)) {
+        return false;
+    }
+    const uint8_t *bytes = (const uint8_t *)img->data;
+    const uint16_t *words = (const uint16_t *)(const void *)img->data;
+    if (img->info.sample == SAMPLE_U8) {
+        for (size_t i = 0; i < n; i++) {
+            p[i] = bytes[i];
+        }
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            p[i] = words[i];
+        }
+    }
+    return true;
+}
+
 err_kind_t image_to_grey(const image_t *img, float **plane, err_t *err) {
     *plane = NULL;
     size_t n = (size_t)img->info.width * (size_t)img->info.height, step = (size_t)img->info.channels;
@@ -208,7 +229,7 @@ err_kind_t image_to_grey(const image_t *img, float **plane, err_t *err) {
     if (!p) {
         return image_err_memory(err);
     }
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = copy_grey(img, p, n) ? n : 0; i < n; i++) {
         size_t at = i * step;
         if (colours == 1) {
             p[i] = image_sample_at(img, at);

@@ -206,17 +206,11 @@ static int neighbours_of(const field_t *f, size_t i, size_t x, size_t out[4]) {
     return n;
 }
 
-static int is_start(const field_t *f, size_t i) {
-    size_t near[4];
-    if (f->labels[i] <= 0 || f->parts[i] == 0) {
-        return 0;
-    }
-    for (int k = neighbours_of(f, i, i % f->width, near); k-- > 0;) {
-        if (is_free(f, near[k])) {
-            return 1;
-        }
-    }
-    return 0;
+/* x: the pixel's column. */
+static bool is_start(const field_t *f, size_t i, size_t x) {
+    return f->labels[i] > 0 && f->parts[i] != 0 &&
+           ((x > 0 && is_free(f, i - 1)) || (x + 1 < f->width && is_free(f, i + 1)) ||
+            (i >= f->width && is_free(f, i - f->width)) || (i + f->width < f->pixels && is_free(f, i + f->width)));
 }
 
 /* Pixels from which the flood starts, grouped by part in raster order: starts[first[p]..first[p + 1]) are those of
@@ -226,8 +220,8 @@ static int find_starts(const field_t *f, uint32_t nparts, uint32_t **starts, uin
     if (*first == NULL) {
         return 0;
     }
-    for (size_t i = 0; i < f->pixels; i++) {
-        if (is_start(f, i)) {
+    for (size_t i = 0, x = 0; i < f->pixels; i++, x = x + 1 < f->width ? x + 1 : 0) {
+        if (is_start(f, i, x)) {
             (*first)[f->parts[i] + 1]++;
         }
     }
@@ -238,8 +232,8 @@ static int find_starts(const field_t *f, uint32_t nparts, uint32_t **starts, uin
     if (*starts == NULL) {
         return 0;
     }
-    for (size_t i = 0; i < f->pixels; i++) {
-        if (is_start(f, i)) {
+    for (size_t i = 0, x = 0; i < f->pixels; i++, x = x + 1 < f->width ? x + 1 : 0) {
+        if (is_start(f, i, x)) {
             (*starts)[(*first)[f->parts[i]]++] = (uint32_t)i;
         }
     }

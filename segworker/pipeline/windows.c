@@ -13,7 +13,7 @@ enum {
     WHOLE_BYTES = 480 << 20,  /* an image that takes no more is one window */
     MANY_BYTES = 500 << 20,   /* what one in windows takes in all */
     WINDOW_BYTES = 200 << 20, /* else what one window may take */
-    BAND_BYTES = 250 << 20,   /* and the rows of maps at hand, which are as wide as the image, if cores can be so low */
+    BAND_BYTES = 260 << 20,   /* and the rows of maps at hand, which are as wide as the image, if cores can be so low */
     PIXEL_BYTES = 40,         /* labels, outlines and measurements, per px of a window */
     CORE_STEP = 64,           /* cores are multiples of it: every grid divides it */
     MAX_CORE_WIDTH = 4096,
@@ -250,12 +250,14 @@ static err_kind_t finish_stitch(run_t *r, stitch_t *st, err_t *err) {
 }
 
 /* How high cores may be: windows and the rows at hand both stay within their bytes, if that leaves a core. */
-static int core_height(const run_t *r, int width, int core_width, int halo) {
+static int core_height(const run_t *r, int width, int height, int core_width, int halo) {
     const model_spec_t *m = &r->p->spec;
+    tile_params_t tile = {.tile = m->tile, .halo = m->halo, .divisor = m->divisor};
     netout_t o = netout_of(m);
     int64_t row = 4 * (int64_t)netout_floats(&o) * width / (o.grid * o.grid);
     int64_t by_window = WINDOW_BYTES / bytes_per_pixel(m) / (core_width + 2 * halo) - 2 * halo;
-    int64_t by_band = BAND_BYTES / row - 2 * halo - m->tile;
+    tile = r->p->net.backend->any_size ? tile_evened(tile_padded(height, m->divisor), &tile) : tile;
+    int64_t by_band = BAND_BYTES / row - 2 * halo - tile.tile;
     int64_t high = by_window < by_band ? by_window : by_band;
     high = high > MAX_CORE_HEIGHT ? MAX_CORE_HEIGHT : high;
     return high > halo ? (int)high / CORE_STEP * CORE_STEP : halo;
@@ -268,8 +270,8 @@ static err_kind_t run_maps(run_t *r, err_t *err) {
     if (r->many) {
         halo = up_to_step(m->object_size);
         cw = core_size(in->width, r->params->window_px > 0 ? r->params->window_px : MAX_CORE_WIDTH);
-        ch = core_size(in->height,
-                       r->params->window_px > 0 ? r->params->window_px : core_height(r, in->width, cw, halo));
+        ch = core_size(in->height, r->params->window_px > 0 ? r->params->window_px
+                                                            : core_height(r, in->width, in->height, cw, halo));
         ch = ch > halo ? ch : halo; /* a window shows parts of neighbouring cores only */
     }
     const band_source_t src = source_of(r);

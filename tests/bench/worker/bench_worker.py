@@ -12,8 +12,9 @@ with a tenth of them. (b) From image files to GeoJSON: segworker run against pyt
 taking turns; the start of the program and the loading of the model are taken off by a run with one image. Bare inference:
 the model's forward calls on the same tiles in PyTorch. Stage seconds are those spent in each stage: stages of different
 images may overlap. (c) Seconds per megapixel by image size: tiled TIFF files of 16 bits, one repeated picture, with a
-model without a network and with one; the start is taken off; as many files at once as make 16 megapixels. And images/s
-of one worker with all cores against two with half of them each, start included.
+model without a network and with one; the start (program, libraries, model; "startSeconds") is taken off by a run with a
+picture of 64 x 64 px; one image at a time, as many as make 16 megapixels, or 64 without a network. And images/s of one worker
+with all cores against two with half of them each, start included.
 
 --only runs one part and puts its figures in the place of the earlier ones in the result file.
 """
@@ -160,9 +161,9 @@ def timed(command, env):
     return wall, peak, text
 
 
-def ours_run(files, out, threads, model=MODEL):
+def ours_run(files, out, threads, model=MODEL, at_once=0):
     wall, peak, text = timed([harness.BUILD / "segworker", "run", "--model", model, "--threads", str(threads), "--timings",
-                              *files, "-o", f"{out}/"], QUIET_ENV)
+                              "--at-once", str(at_once), *files, "-o", f"{out}/"], QUIET_ENV)
     stages = {}
     for name, seconds in re.findall(r"^ +(\w+) +([\d.]+) s$", text, re.M):
         stages[name] = stages.get(name, 0) + float(seconds)
@@ -272,13 +273,14 @@ def by_size(folder, model, sides, repeat, least_pixels):
         tiled_tiff(files[0], side)
         for f in files[1:]:
             f.symlink_to(files[0])
-        runs = []
-        for _ in range(1 if side > 5000 else repeat):
-            none, r = ours_run([start], out, CORES, path), ours_run(files, out, CORES, path)
+        runs, starts = [], []
+        for _ in range(1 if side > 10000 or side > 5000 and path.joinpath("model.pt").exists() else repeat):
+            none, r = ours_run([start], out, CORES, path), ours_run(files, out, CORES, path, at_once=1)
+            starts.append(none["wall"])
             r["secondsPerMegapixel"] = max(r["wall"] - none["wall"], 1e-6) / (len(files) * side * side / 1e6)
             runs.append(r)
         figures[str(side)] = {
-            "images": len(files), "objects": runs[0]["objects"], "stages": runs[0]["stages"],
+            "images": len(files), "startSeconds": common.spread(starts), "objects": runs[0]["objects"], "stages": runs[0]["stages"],
             "secondsPerMegapixel": common.spread([r["secondsPerMegapixel"] for r in runs]),
             "peakBytes": max(r["peakBytes"] for r in runs)}
         for f in [*files, *out.iterdir()]:
@@ -364,7 +366,7 @@ def main():
             done("run")
         for model in args.models if args.only in (None, "sizes") else []:
             figures["scaling"]["bySize"].setdefault(model, {}).update(by_size(
-                folder, model, sizes[model], min(repeat, 3), 1e5 if quick else 16e6))
+                folder, model, sizes[model], min(repeat, 3), 1e5 if quick else 64e6 if model.startswith("classical") else 16e6))
             for side in sizes[model]:
                 done(f"sizes {model} {side}")
         if args.only in (None, "workers"):
