@@ -17,11 +17,25 @@ typedef struct {
     png_infop info;
     jmp_buf jump;
     bool short_read;
+    size_t most; /* bytes that libpng may take at once */
     char words[160];
     uint8_t *pixels; /* of the image, while rows are read */
     size_t stride;
     int passes, height;
 } png_ctx_t;
+
+/* libpng only warns of a chunk beyond its limit, and then takes as much memory as the chunk claims to be long. */
+enum { CHUNK_BYTES = 8 << 20, HEADER_BYTES = 2 * CHUNK_BYTES };
+
+static png_voidp png_take(png_structp png, png_alloc_size_t n) {
+    const png_ctx_t *c = png_get_mem_ptr(png);
+    return n <= c->most ? malloc(n) : NULL;
+}
+
+static void png_give_back(png_structp png, png_voidp p) {
+    (void)png;
+    free(p);
+}
 
 static void png_on_error(png_structp png, png_const_charp msg) {
     png_ctx_t *c = png_get_error_ptr(png);
@@ -53,7 +67,7 @@ static bool png_guarded(png_ctx_t *c, void (*fn)(png_ctx_t *)) {
 
 static void png_step_header(png_ctx_t *c) {
     png_set_user_limits(c->png, 0x7fffffff, 0x7fffffff); /* image_check_size is the limit */
-    png_set_chunk_malloc_max(c->png, 8u << 20);
+    png_set_chunk_malloc_max(c->png, CHUNK_BYTES);
     png_set_chunk_cache_max(c->png, 64);
     png_set_read_fn(c->png, c, png_on_read);
     png_read_info(c->png, c->info);
@@ -140,9 +154,10 @@ static err_kind_t png_read_pixels(png_ctx_t *c, const image_request_t *req, imag
 }
 
 err_kind_t image_png_read(const image_request_t *req, image_t *out, err_t *err) {
-    png_ctx_t c = {.src = req->src};
+    png_ctx_t c = {.src = req->src, .most = HEADER_BYTES};
     err_kind_t k = ERR_OK;
-    c.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &c, png_on_error, png_on_warning);
+    c.png =
+        png_create_read_struct_2(PNG_LIBPNG_VER_STRING, &c, png_on_error, png_on_warning, &c, png_take, png_give_back);
     c.info = c.png ? png_create_info_struct(c.png) : NULL;
     if (!c.info) {
         k = image_err_memory(err);
@@ -160,6 +175,7 @@ err_kind_t image_png_read(const image_request_t *req, image_t *out, err_t *err) 
     if (k != ERR_OK) {
         goto out;
     }
+    c.most = SIZE_MAX; /* rows, of a size that was checked */
     if (!png_guarded(&c, png_step_transform)) {
         k = png_fail(&c, err);
         goto out;

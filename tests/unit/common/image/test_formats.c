@@ -133,6 +133,36 @@ static void huge_png_header_is_refused(void **state) {
     decode_fails(b, n, ERR_INVALID, "image_truncated");
 }
 
+/* The most that the process has had of its address space, in kB. */
+static long most_memory(void) {
+    char line[256];
+    long kb = -1;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && kb < 0 && fgets(line, sizeof line, f)) {
+        kb = strncmp(line, "VmPeak:", 7) == 0 ? strtol(line + 7, NULL, 10) : kb;
+    }
+    if (f) {
+        fclose(f);
+    }
+    return kb;
+}
+
+static void a_png_chunk_takes_no_more_memory_than_it_may(void **state) {
+    (void)state;
+    static const char *const chunks[] = {"eXIf", "iCCP", "tEXt", "sPLT", "abCd"};
+    for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++) {
+        uint8_t b[64];
+        size_t n = png_header(b, 8, 8);
+        long before = most_memory();
+        b[33] = 0x70; /* 1.9 GB, it says */
+        memcpy(b + 37, chunks[i], 4);
+        b[41] = 'M';
+        b[42] = 'M';
+        decode_fails(b, n, ERR_INVALID, "image_truncated");
+        assert_true(before > 0 && most_memory() < before + (256 << 10));
+    }
+}
+
 static void jpeg_comes_close_and_notices_damage(void **state) {
     (void)state;
     uint8_t px[W * H * 3];
@@ -329,6 +359,7 @@ int main(void) {
         cmocka_unit_test(tiff32_keeps_every_pixel),
         cmocka_unit_test(every_truncation_of_a_png_is_an_error),
         cmocka_unit_test(huge_png_header_is_refused),
+        cmocka_unit_test(a_png_chunk_takes_no_more_memory_than_it_may),
         cmocka_unit_test(jpeg_comes_close_and_notices_damage),
         cmocka_unit_test(bmp_bottom_up_and_top_down),
         cmocka_unit_test(bmp_run_lengths),
