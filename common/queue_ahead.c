@@ -280,7 +280,8 @@ static int reckon(const queue_ahead_t *a, const char *const *models, int nmodels
 }
 
 /* The first of what was claimed is the slot's, the others wait here. */
-static void keep(queue_ahead_t *a, slot_t *s, const queue_claim_t *got, int n) {
+static void keep(queue_ahead_t *a, slot_t *s, const queue_claim_t *got, int n, queue_claim_t *first) {
+    *first = got[0];
     (void)pthread_mutex_lock(&a->lock);
     s->from = 0;
     s->n = n - 1;
@@ -330,9 +331,8 @@ err_kind_t queue_ahead_next(queue_ahead_t *a, int slot, const char *const *model
         return rc;
     }
     if (turn.got > 0) {
-        *out = claims[0];
         *got = true;
-        keep(a, s, claims, turn.got);
+        keep(a, s, claims, turn.got, out);
         s->began_us = time_mono_us();
     }
     return ERR_OK;
