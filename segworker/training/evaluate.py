@@ -66,7 +66,7 @@ def worst(cases, post, count=12):
 
 GRIDS = {
     "foreground_distance": {"seedThreshold": (0.5, 0.6, 0.7), "seedMinArea": (3, 8), "distSigma": (0.0, 1.0)},
-    "foreground_votes": {"threshold": (0.4, 0.5), "seedThreshold": (0.1, 0.15, 0.3), "distSigma": (0.6, 0.8, 1.0)},
+    "foreground_votes": {"threshold": (0.4, 0.5), "seedThreshold": (0.06, 0.1, 0.15), "minConfidence": (0.0, 0.65)},
 }
 
 

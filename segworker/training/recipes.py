@@ -6,7 +6,7 @@ NORMALISATION = {"kind": "percentile", "low": 1.0, "high": 99.8, "clipMin": 0.0,
 
 MODELS = {
     "nuclei": {
-        "title": "Cell nuclei", "version": "2.1.0",
+        "title": "Cell nuclei", "version": "2.2.0",
         "description": "Finds single nuclei in fluorescence images, stained tissue sections and bright-field "
                        "images, also where they touch.",
         "data": ["dsb2018", "bbbc039"],
@@ -14,12 +14,13 @@ MODELS = {
         "enlarge": 1.5,
         "input": {"channels": 1, "colour": "grey", "pixelUnit": "native", "scale": {"kind": "native"},
                   "tile": 320, "halo": 32, "divisor": 64, "normalisation": NORMALISATION},
-        "postprocess": {"threshold": 0.4, "seedThreshold": 0.1, "seedMinArea": 25, "minArea": 25,
-                        "distSigma": 0.8, "maxHoleArea": 10},
+        "postprocess": {"threshold": 0.4, "seedThreshold": 0.1, "smallArea": 200, "smallSeedThreshold": 0.2,
+                        "seedMinArea": 12, "minArea": 20, "distSigma": 0.8, "minConfidence": 0.65,
+                        "maxHoleArea": 10},
         "recipe": {
             "batch": 6, "crop": 224, "lr": 2.5e-3, "contact_weight": 3, "distance_weight": 5,
-            "votes": True, "vote_weight": 2, "dim_objects": 0.25,
-            "shares": {"fluorescence": 0.67, "histology": 0.14, "brightfield": 0.02, "bbbc039": 0.17},
+            "votes": True, "vote_weight": 2, "dim_objects": 0.25, "small_weight": 2, "small_radius": 10,
+            "shares": {"fluorescence": 0.64, "histology": 0.14, "brightfield": 0.02, "bbbc039": 0.20},
             # around `enlarge`, the scale at which the worker has the network look
             "zoom": {"default": (1.0, 2.0)},
             "prefer_contact": 0.6,

@@ -13,6 +13,7 @@ import datetime
 import json
 import math
 import pathlib
+import shutil
 import subprocess
 import sys
 import time
@@ -37,6 +38,9 @@ def loss_of(out, target, recipe):
     p = torch.sigmoid(out[:, 0])
     # few pixels decide whether two objects are split: they count more
     weight = 1 + 2 * contact
+    if "small_weight" in recipe:
+        # an object half as wide as `small_radius` counts twice as much per pixel, up to 1 + small_weight
+        weight = weight + (recipe["small_radius"] * target[:, 5] - 1).clamp(0, recipe["small_weight"])
     bce = F.binary_cross_entropy_with_logits(out[:, 0], fg, weight=weight)
     overlap = (p * fg).sum((1, 2))
     dice = 1 - (2 * overlap + 50) / (p.sum((1, 2)) + fg.sum((1, 2)) + 50)
@@ -136,6 +140,8 @@ class Run:
                     "seconds": self.seconds, "seed": SEED, "start": self.start, "best": self.best,
                     "best_loss": self.best_loss, "waiting": self.waiting}, part)
         part.rename(self.path)
+        if self.args.keep and self.step % self.args.keep == 0:
+            shutil.copyfile(self.path, self.path.with_name(f"{self.args.model}-{self.step}.ckpt"))
 
     def meet(self):
         """Workers go on from the mean of their networks and agree on the time (local SGD: each keeps its optimiser)."""
@@ -160,7 +166,7 @@ class Run:
         late = self.done() >= self.cfg["recipe"].get("late", {}).get("from", 1.0)
         sampler = samplers[1 if late else 0]
         for g in self.opt.param_groups:
-            g["lr"] = learning_rate(self.cfg["recipe"]["lr"], self.done())
+            g["lr"] = learning_rate(self.args.lr or self.cfg["recipe"]["lr"], self.done())
         x, target = sampler.batch(self.step)
         x = x.contiguous(memory_format=torch.channels_last)
         # bfloat16 convolutions take about half the time on recent CPUs
@@ -207,6 +213,9 @@ def parse():
     ap.add_argument("--workers", type=int, default=1, help="processes; each sees its own crops")
     ap.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
     ap.add_argument("--init", type=pathlib.Path, help="checkpoint to start from instead of random weights")
+    ap.add_argument("--lr", type=float, help="highest learning rate, in place of the recipe's")
+    ap.add_argument("--keep", type=int, default=0,
+                    help="keep a copy of the checkpoint every so many steps (a multiple of 250)")
     ap.add_argument("--check", type=int, default=500, help="steps between looks at the tuning images")
     ap.add_argument("--patience", type=int, default=12, help="checks without gain before training ends")
     ap.add_argument("--resume", action="store_true")
