@@ -24,8 +24,9 @@ typedef struct {
     queue_claim_t done[QUEUE_AHEAD_MOST]; /* committed, not yet ended in Redis */
     int objects[QUEUE_AHEAD_MOST];
     int ndone;
-    int64_t until_ms; /* then what is here is handed back or ended, whatever the slot does */
-    int64_t began_us; /* the job that runs */
+    int64_t until_ms;                       /* then what is here is handed back or ended, whatever the slot does */
+    int64_t began_us;                       /* the job that runs */
+    queue_claim_t claims[QUEUE_AHEAD_MOST]; /* what a turn gave; of the slot's thread alone */
 } slot_t;
 
 /* What was taken out of a slot. */
@@ -280,13 +281,13 @@ static int reckon(const queue_ahead_t *a, const char *const *models, int nmodels
 }
 
 /* The first of what was claimed is the slot's, the others wait here. */
-static void keep(queue_ahead_t *a, slot_t *s, const queue_claim_t *got, int n, queue_claim_t *first) {
-    *first = got[0];
+static void keep(queue_ahead_t *a, slot_t *s, int n, queue_claim_t *first) {
+    *first = s->claims[0];
     (void)pthread_mutex_lock(&a->lock);
     s->from = 0;
     s->n = n - 1;
     for (int i = 1; i < n; i++) {
-        s->held[i - 1] = got[i];
+        s->held[i - 1] = s->claims[i];
         s->lost[i - 1] = false;
     }
     s->until_ms = time_mono_ms() + a->keep_ms;
@@ -307,7 +308,6 @@ err_kind_t queue_ahead_next(queue_ahead_t *a, int slot, const char *const *model
         return ERR_OK;
     }
     int64_t costs[QUEUE_MAX_MODELS] = {0};
-    queue_claim_t claims[QUEUE_AHEAD_MOST];
     taken_t ending;
     (void)pthread_mutex_lock(&a->lock);
     take_done(s, &ending);
@@ -323,7 +323,7 @@ err_kind_t queue_ahead_next(queue_ahead_t *a, int slot, const char *const *model
                          .object_counts = ending.objects,
                          .ndone = ending.ndone,
                          .redis_only = a->setup.redis_only,
-                         .out = claims,
+                         .out = s->claims,
                          .err = err};
     err_kind_t rc = queue_turn_wait(a->setup.queue, &turn, wait_ms);
     if (rc != ERR_OK) {
@@ -332,7 +332,7 @@ err_kind_t queue_ahead_next(queue_ahead_t *a, int slot, const char *const *model
     }
     if (turn.got > 0) {
         *got = true;
-        keep(a, s, claims, turn.got, out);
+        keep(a, s, turn.got, out);
         s->began_us = time_mono_us();
     }
     return ERR_OK;
