@@ -31,17 +31,23 @@ def state(s, job):
     return s.sql("SELECT state FROM jobs WHERE id = %s", job)[0][0]
 
 
-def test_an_end_that_could_not_be_announced_is_told_later(system):
-    """The worker commits while Redis cannot be reached from it: its event is lost, but not for ever."""
-    s = system
+def completed_in_silence(s):
+    """(watcher, job): the worker has committed the job, and is cut off from Redis since before."""
     person = Load(s, people=1, seed=1, pictures=1).people[0]
     watcher = Watcher(s, person)
     watcher.start()
-    wait_until(lambda: watcher.connections, 10, "the subscription")
+    wait_until(lambda: watcher.connections, 30, "the subscription")
     job = person.post(f"/api/images/{person.images[0]['id']}/segmentation", {"model": "test-slow"}).json["jobId"]
-    wait_until(lambda: state(s, job) == "active", 10, "the claim")
+    wait_until(lambda: state(s, job) == "active", 30, "the claim")
     s.proxy.set("worker1.redis", cut=True)
-    wait_until(lambda: state(s, job) == "completed", 10, "the commit")
+    wait_until(lambda: state(s, job) == "completed", 30, "the commit")
+    return watcher, job
+
+
+def test_an_end_that_could_not_be_announced_is_told_later(system):
+    """The worker commits while Redis cannot be reached from it: its event is lost, but not for ever."""
+    s = system
+    watcher, job = completed_in_silence(s)
     s.proxy.set("worker1.redis", cut=False)
     wait_until(lambda: watcher.jobs[job][1] == "completed", LEASE + 5, "the news")
     assert watcher.connections == 1
@@ -51,14 +57,7 @@ def test_an_end_that_could_not_be_announced_is_told_later(system):
 def test_an_end_is_told_although_redis_was_wiped_before_it_could_be(system):
     """As above, and Redis forgets the claim meanwhile: no lease is left that would run out."""
     s = system
-    person = Load(s, people=1, seed=1, pictures=1).people[0]
-    watcher = Watcher(s, person)
-    watcher.start()
-    wait_until(lambda: watcher.connections, 30, "the subscription")
-    job = person.post(f"/api/images/{person.images[0]['id']}/segmentation", {"model": "test-slow"}).json["jobId"]
-    wait_until(lambda: state(s, job) == "active", 30, "the claim")
-    s.proxy.set("worker1.redis", cut=True)
-    wait_until(lambda: state(s, job) == "completed", 30, "the commit")
+    watcher, job = completed_in_silence(s)
     s.redis_cli("FLUSHALL")
     wait_until(lambda: watcher.jobs[job][1] == "completed", 30, "the news")
     assert watcher.connections == 1
