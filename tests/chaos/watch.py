@@ -39,7 +39,8 @@ class Watcher(threading.Thread):
             if ws.status != 101:
                 return
             ws.send({"type": "subscribe", "projectId": self.person.home["id"]})
-            self.take(ws.until(lambda m: m["type"] == "snapshot", timeout=5)[-1])
+            for message in ws.until(lambda m: m["type"] == "snapshot", timeout=5):
+                self.take(message)   # changes may overtake the snapshot, which was read before them
             self.connections += 1
             self.gaps.append(time.monotonic() - self.away_since)
             asked = answered = time.monotonic()
