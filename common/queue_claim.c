@@ -9,7 +9,7 @@
 #include "queue_internal.h"
 #include "timeutil.h"
 
-enum { MAX_MODELS = QUEUE_MAX_MODELS, WAIT_SLICE_MS = 2000, MAX_STALE = 1000 };
+enum { WAIT_SLICE_MS = 2000, MAX_STALE = 1000 };
 
 /* ---- waiting without polling ---- */
 
@@ -44,9 +44,9 @@ static void blocking_put(queue_t *q, rds_conn_t *conn, bool good) {
 
 /* Returns when a job of one of the models may be waiting, or after ms. */
 static err_kind_t wait_for_wake(queue_t *q, const char *const *models, int nmodels, int64_t ms, err_t *err) {
-    char keys[MAX_MODELS][80];
+    char keys[QUEUE_MAX_MODELS][80];
     char seconds[32];
-    const char *argv[MAX_MODELS + 2];
+    const char *argv[QUEUE_MAX_MODELS + 2];
     int argc = 0;
     argv[argc++] = "BLPOP";
     for (int i = 0; i < nmodels; i++) {
@@ -72,7 +72,7 @@ static err_kind_t wait_for_wake(queue_t *q, const char *const *models, int nmode
 /* ---- claim ---- */
 
 static err_kind_t check_arguments(int ndone, int nmodels, int most, err_t *err) {
-    if (nmodels < 1 || nmodels > MAX_MODELS) {
+    if (nmodels < 1 || nmodels > QUEUE_MAX_MODELS) {
         return err_set(err, ERR_INVALID, "models_invalid", "A worker serves between 1 and 64 models.", "%d", nmodels);
     }
     if (most < 1 || most > QUEUE_CLAIM_MAX || ndone < 0 || ndone > QUEUE_CLAIM_MAX) {

@@ -9,9 +9,7 @@
  * message is the row's.
  */
 #include <stdio.h>
-#include <string.h>
 
-#include "log.h"
 #include "queue_finish.h"
 #include "queue_internal.h"
 
